@@ -1,0 +1,117 @@
+"""Playback speed -> frame numbers.
+
+A clip at playback speed ``s`` shows the video ``s`` times as fast: its frames lie ``s`` native frame periods apart.
+Where the frame rate is constant this is a stride; where it is not, the clip follows the time stamps and takes the
+nearest frame, so that speed is true in time and not only in frame numbers::
+
+    native   0 1 2 3 4 5 6 7 8 9 ...
+    1x       x x x x x x x x            4 frames at 1x span 4 native frames
+    2x       x . x . x . x .            4 frames at 2x span 7
+    1.5x     x . x x . x . x            positions 0, 1.5, 3, 4.5, rounded half up: 0, 2, 3, 5
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Short = Literal["loop", "skip", "pad"]
+SHORT: tuple[Short, ...] = ("loop", "skip", "pad")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What a clip needs to know of a video's clock.
+
+    Attributes:
+        frames: Number of frames.
+        rate: Mean frame rate in frames per second.
+        timestamps: Time stamps of all frames in ticks, sorted, for a video of variable rate; None for a constant rate.
+    """
+
+    frames: int
+    rate: float
+    timestamps: NDArray[np.int64] | None = None
+
+
+def stride(speed: float, rate: float, fps: float | None) -> float:
+    """Distance between two frames of a clip, in native frames.
+
+    Args:
+        speed: Playback speed; 2.0 shows the video twice as fast.
+        rate: The video's own mean frame rate, frames per second.
+        fps: Reference rate that counts as 1x, or None for the video's own rate.
+    """
+    return speed if fps is None else speed * rate / fps
+
+
+def span(frames: int, step: float) -> int:
+    """Number of native frames from a clip's first frame to its last, both included.
+
+    >>> span(16, 1.0), span(16, 2.0), span(4, 1.5)
+    (16, 31, 6)
+    """
+    return int(np.floor((frames - 1) * step + 0.5)) + 1
+
+
+def frame_indices(
+    timing: Timing, start: int, frames: int, speed: float, *, fps: float | None = None, short: Short = "loop"
+) -> NDArray[np.int64]:
+    """Frame numbers of one clip.
+
+    Args:
+        timing: The video's clock.
+        start: Number of the clip's first frame.
+        frames: Number of frames in the clip, T.
+        speed: Playback speed, > 0.
+        fps: Reference rate for 1x in frames per second; None: the video's own rate.
+        short: What happens past the last frame: ``loop`` begins again at frame 0, ``pad`` repeats the last frame,
+            ``skip`` must not happen (the sampler leaves such videos out) and is an error here.
+
+    Returns:
+        ``(T,)`` int64 frame numbers in ``[0, timing.frames)``.
+
+    Raises:
+        ValueError: If an argument is out of range, or the clip does not fit and ``short`` is ``skip``.
+    """
+    if not 0 <= start < timing.frames:
+        raise ValueError(f"start={start} is outside the video's frames 0..{timing.frames - 1}")
+    if not (speed > 0 and np.isfinite(speed)):
+        raise ValueError(f"speed={speed} must be a positive number")
+    step = stride(speed, timing.rate, fps)
+    if timing.timestamps is None:
+        numbers = start + np.floor(np.arange(frames) * step + 0.5).astype(np.int64)
+        over = numbers >= timing.frames
+        if not over.any():
+            return numbers
+        _refuse(short, int(numbers[-1]), timing.frames)
+        return numbers % timing.frames if short == "loop" else np.minimum(numbers, timing.frames - 1)
+    return _nearest_in_time(timing.timestamps, start, frames, step, short)
+
+
+def _nearest_in_time(
+    stamps: NDArray[np.int64], start: int, frames: int, step: float, short: Short
+) -> NDArray[np.int64]:
+    """Frame numbers by time: the frame whose time stamp lies nearest (the earlier one in a tie)."""
+    if len(stamps) == 1:
+        if frames > 1:
+            _refuse(short, frames - 1, 1)
+        return np.zeros(frames, np.int64)
+    period = (stamps[-1] - stamps[0]) / (len(stamps) - 1)  # ticks; the mean, since no single one is the video's
+    wanted = (stamps[start] - stamps[0]) + np.arange(frames) * step * period
+    relative = stamps - stamps[0]
+    length = relative[-1] + period  # the last frame is shown for one mean period
+    if wanted[-1] >= length:
+        _refuse(short, start + span(frames, step) - 1, len(stamps))
+        wanted = wanted % length if short == "loop" else np.minimum(wanted, relative[-1])
+    right = np.clip(np.searchsorted(relative, wanted), 1, len(relative) - 1)
+    left = right - 1
+    return np.where(wanted - relative[left] <= relative[right] - wanted, left, right).astype(np.int64)
+
+
+def _refuse(short: Short, last: int, frames: int) -> None:
+    if short == "skip":
+        raise ValueError(f"the clip ends at frame {last} but the video has {frames} frames; start earlier or use loop")

@@ -1,0 +1,1 @@
+"""Which bytes of a video to read, and who decodes them."""

@@ -1,0 +1,98 @@
+"""Which decoder for which video, and why. Nothing falls back in silence: every choice carries its reason.
+
+DALI decodes on the GPU with NVDEC (device "mixed") or on the CPU; videos that it cannot decode there are decoded on the
+host with PyAV, and the graph goes on from the raw frames.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+
+from dali_pipes.errors import DataError
+
+if TYPE_CHECKING:
+    from dali_pipes.corpus import Corpus, Video
+
+Decoder = Literal["auto", "dali", "host"]
+
+# DALI 2.4's CPU decoder is built with these three alone.
+CPU_CODECS = ("vp8", "vp9", "mjpeg")
+# Smallest picture that NVDEC decodes, by codec (Video Codec SDK, decoder capabilities). AV1 is left out: A100, H100 and
+# H200 have no AV1 engine. MJPEG is left out: it goes to the GPU's JPEG engine, which takes still pictures only.
+GPU_CODECS = {"h264": (48, 16), "hevc": (144, 144), "mpeg4": (48, 16), "vp8": (48, 16), "vp9": (128, 128)}
+PLAIN_FORMATS = ("yuv420p", "yuvj420p")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A decoder and the reason for it.
+
+    Attributes:
+        decoder: ``dali`` or ``host``.
+        reason: Why, in words.
+    """
+
+    decoder: Literal["dali", "host"]
+    reason: str
+
+
+def choose(video: Video, device: str, decoder: Decoder = "auto") -> Choice:
+    """The decoder for one video.
+
+    Args:
+        video: What the probe found.
+        device: ``cpu`` or ``gpu``: where the graph runs.
+        decoder: ``auto``, or one to insist on. Insisting on ``dali`` still sends videos that DALI cannot decode to the
+            host; insisting on ``host`` decodes everything there.
+    """
+    if decoder not in get_args(Decoder):
+        raise DataError(f"decoder={decoder!r} must be one of {', '.join(get_args(Decoder))}")
+    if decoder == "host":
+        return Choice("host", "decoder='host' was asked for")
+    obstacle = _obstacle(video, device)
+    if obstacle:
+        return Choice("host", obstacle)
+    return Choice("dali", "NVDEC" if device == "gpu" else "DALI's CPU decoder")
+
+
+def _obstacle(video: Video, device: str) -> str:
+    """Why DALI cannot decode a video on a device; empty if it can."""
+    known = GPU_CODECS if device == "gpu" else CPU_CODECS
+    if video.codec not in known:
+        where = "GPU" if device == "gpu" else "CPU"
+        return f"DALI's {where} decoder does not take {video.codec} (it takes {', '.join(known)})"
+    if video.pixel_format not in PLAIN_FORMATS:
+        return f"pixel format {video.pixel_format} is not 8-bit 4:2:0"
+    if video.rotation:
+        return f"the picture is rotated by {video.rotation} degrees, which DALI's decoder does not undo"
+    if video.numbering != "pts":
+        return "the container stores no usable presentation time stamps"
+    if video.codec == "vp8":
+        return "VP8 may hold packets that show no frame, which DALI counts as frames"
+    if device == "gpu":
+        width, height = GPU_CODECS[video.codec]
+        if video.width < width or video.height < height:
+            return f"NVDEC decodes {video.codec} from {width}x{height} up; this is {video.width}x{video.height}"
+    return ""
+
+
+def survey(corpus: Corpus, device: str, decoder: Decoder = "auto") -> dict[Choice, int]:
+    """Counts the usable videos of a corpus by the decoder they would get."""
+    # Only these columns decide, so each of their combinations is looked at once: a corpus has few.
+    columns = [corpus.column(c) for c in ("codec", "pixel_format", "rotation", "numbering", "width", "height")]
+    usable = corpus.select(None)
+    if not len(usable):
+        return {}
+    keys: dict[tuple[object, ...], tuple[int, int]] = {}
+    rows = zip(usable.tolist(), *(np.asarray(c, dtype=object)[usable].tolist() for c in columns), strict=True)
+    for row, *values in rows:
+        first, count = keys.get(tuple(values), (row, 0))
+        keys[tuple(values)] = (first, count + 1)
+    counts: Counter[Choice] = Counter()
+    for first, count in keys.values():
+        counts[choose(corpus[first], device, decoder)] += count
+    return dict(counts)

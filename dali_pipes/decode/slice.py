@@ -1,0 +1,120 @@
+"""Cuts the packets that some frames need out of a video, without decoding, into a small video in memory.
+
+DALI's decoder does not seek: it decodes from the first frame of what it is given, and wants all of it in memory. So it is
+given no more than the packets from the governing key frame to the last frame wanted (2 to 5 ms, 12 to 36 % of the bytes on
+300-frame files), and numbers relative to them. An hour-long video costs no more than a short one.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from dali_pipes.decode.numbering import number_of
+from dali_pipes.decode.plan import plan
+from dali_pipes.errors import VideoError
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.packet import Packet
+
+    from dali_pipes.corpus import Video
+
+# Time stamps are written anew, one frame every 40 ms: exact in Matroska's milliseconds whatever they were before.
+_FRAME = Fraction(1, 25)
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A small video in memory.
+
+    Attributes:
+        data: ``(N,)`` uint8, a Matroska file.
+        frames: ``(F,)`` int32, where the frames asked for stand in it, counted in order of presentation.
+    """
+
+    data: NDArray[np.uint8]
+    frames: NDArray[np.int32]
+
+
+def cut(video: Video, frames: NDArray[np.int64]) -> Slice:
+    """Cuts the packets needed for some frames of a video.
+
+    Args:
+        video: Row of the corpus; its ``numbering`` is ``pts``.
+        frames: Sorted unique frame numbers.
+
+    Raises:
+        VideoError: If the file cannot be read or lacks a packet.
+    """
+    try:
+        with av.open(video.uri, metadata_errors="replace") as container:
+            numbers, packets = _collect(container, video, frames)
+            data = _remux(container, numbers, packets)
+    except av.FFmpegError as error:
+        raise VideoError(video.uri, f"cannot be read: {error.strerror or error}") from error
+    except (IndexError, OSError, UnicodeError) as error:
+        raise VideoError(video.uri, f"cannot be read: {error}") from error
+    return Slice(data, np.searchsorted(np.sort(numbers), frames).astype(np.int32))
+
+
+def _collect(container: InputContainer, video: Video, frames: NDArray[np.int64]) -> tuple[list[int], list[Packet]]:
+    """Frame numbers and packets, in decoding order, of all ranges."""
+    stream = container.streams.video[0]
+    numbers: list[int] = []
+    packets: list[Packet] = []
+    taken: set[int] = set()
+    fresh = True
+    for run in plan(frames, video.key_frames, video.key_timestamps):
+        missing = set(run.wanted.tolist()) - taken
+        lowest = run.key
+        if run.key in taken:
+            # With open GOPs the last range may have ended behind this key frame: go on from there.
+            lowest = 0
+        elif run.key > 0 or not fresh:
+            container.seek(run.timestamp, stream=stream, backward=True, any_frame=False)
+        fresh = False
+        begun = lowest == 0 and run.key in taken
+        for packet in container.demux(stream):
+            if not missing:
+                break
+            number = number_of(video, packet.pts) if packet.size else -1
+            if not begun:
+                if number > run.key:
+                    raise VideoError(video.uri, f"seeking to key frame {run.key} ended at frame {number}")
+                begun = number == run.key
+            # Frames shown before the key frame but stored behind it refer to what was not cut out.
+            if begun and number >= lowest and number not in taken:
+                numbers.append(number)
+                packets.append(packet)
+                taken.add(number)
+                missing.discard(number)
+            if not missing:
+                break
+        if missing:
+            raise VideoError(video.uri, f"{len(missing)} frames have no packet; the first is {min(missing)}")
+    return numbers, packets
+
+
+def _remux(container: InputContainer, numbers: list[int], packets: list[Packet]) -> NDArray[np.uint8]:
+    """Writes packets into a Matroska file in memory, with time stamps that leave no gaps."""
+    place = {number: i for i, number in enumerate(sorted(numbers))}
+    # Decoding times must rise and not lie after presentation: shift presentation by the deepest reordering.
+    delay = max(i - place[number] for i, number in enumerate(numbers))
+    target = io.BytesIO()
+    with av.open(target, "w", format="matroska") as out:
+        stream = out.add_stream_from_template(container.streams.video[0])
+        for i, (number, packet) in enumerate(zip(numbers, packets, strict=True)):
+            packet.stream = stream
+            packet.time_base = _FRAME
+            packet.pts = place[number] + delay
+            packet.dts = i
+            packet.duration = 1
+            out.mux(packet)
+    return np.frombuffer(target.getbuffer(), np.uint8)

@@ -1,0 +1,169 @@
+"""The one DALI graph, for CPU and GPU: decode once, then gather, crop, resize, colour and normalise each view.
+
+::
+
+    encoded ─ decode ─┐
+                      ├─ frames FHWC ─ gather view 0 ─ crop+resize ─ colour ─ blur ─ flip+normalise ─ CFHW
+    raw (host) ───────┘              └ gather view 1 ─ ...
+
+Only the device of the decoder and of what follows differs. Gathering is where playback speed is applied: the decoder
+gets every frame needed once (repeated frames would be decoded again), and each view takes its own out of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from nvidia.dali import fn, pipeline_def, types
+from nvidia.dali.data_node import DataNode
+from nvidia.dali.pipeline import Pipeline
+
+from dali_pipes.augment import Augment, Draws, crop_resize, normalise, pack, twist
+
+DType = Literal["float16", "float32", "uint8"]
+DTYPES: dict[DType, types.DALIDataType] = {
+    "float16": types.DALIDataType.FLOAT16,
+    "float32": types.DALIDataType.FLOAT,
+    "uint8": types.DALIDataType.UINT8,
+}
+
+
+@dataclass(frozen=True)
+class GraphSpec:
+    """What a graph is built for.
+
+    Attributes:
+        views: Clips per sample, V.
+        size: Side of the square output, pixels.
+        batch_size: Largest number of samples in a batch.
+        encoded: Whether samples may come as packets, for DALI to decode.
+        raw: Whether samples may come as frames decoded on the host.
+        augment: Which operators are needed, and the normalisation.
+        dtype: Type of the output.
+        threads: Threads of the graph; on a GPU also of the decoder.
+        device_id: CUDA device, or None for the CPU.
+    """
+
+    views: int
+    size: int
+    batch_size: int
+    encoded: bool
+    raw: bool
+    augment: Augment
+    dtype: DType
+    threads: int
+    device_id: int | None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample, ready for the graph.
+
+    Attributes:
+        encoded: ``(N,)`` uint8 small video, or None if ``raw`` is given.
+        frames: ``(F,)`` int32 numbers of the frames to decode from it.
+        raw: ``(F, H, W, 3)`` uint8 frames decoded on the host, or None.
+        orders: For each view, ``(T,)`` int32: which of the F frames it shows.
+        draws: For each view, what is done to it.
+    """
+
+    encoded: NDArray[np.uint8] | None
+    frames: NDArray[np.int32]
+    raw: NDArray[np.uint8] | None
+    orders: tuple[NDArray[np.int32], ...]
+    draws: tuple[Draws, ...]
+
+
+# Stand-ins for the branch that a sample of a mixed batch does not take; the split before the decoder drops them.
+_NO_BYTES = np.zeros(1, np.uint8)
+_NO_FRAME = np.zeros((1, 1, 1, 3), np.uint8)
+_NO_NUMBERS = np.zeros(1, np.int32)
+
+
+def build(spec: GraphSpec) -> Pipeline:
+    """Builds the graph; feed it with :func:`feed`, and each run gives V outputs of ``(B, C, T, H, W)``."""
+    pipeline: Pipeline = _graph(
+        spec,
+        batch_size=spec.batch_size,
+        num_threads=spec.threads,
+        device_id=spec.device_id,
+        prefetch_queue_depth=1,  # the loader's own threads prepare the next batch while this one runs
+        exec_dynamic=True,  # without it every output would be copied on its way to torch
+    )
+    pipeline.build()
+    return pipeline
+
+
+def feed(pipeline: Pipeline, spec: GraphSpec, samples: list[Sample]) -> None:
+    """Hands a batch to the graph. The samples' arrays are not copied: keep them until the run is over."""
+    if spec.encoded:
+        pipeline.feed_input("encoded", [_NO_BYTES if s.encoded is None else s.encoded for s in samples])
+        pipeline.feed_input("frames", [_NO_NUMBERS if s.encoded is None else s.frames for s in samples])
+    if spec.raw:
+        pipeline.feed_input("raw", [_NO_FRAME if s.raw is None else s.raw for s in samples])
+    if spec.encoded and spec.raw:
+        pipeline.feed_input("is_raw", [np.array(s.raw is not None) for s in samples])
+    for v in range(spec.views):
+        inputs = pack([s.draws[v] for s in samples])
+        pipeline.feed_input(f"order{v}", [s.orders[v] for s in samples])
+        pipeline.feed_input(f"region{v}", inputs.region)
+        pipeline.feed_input(f"flip{v}", inputs.flip)
+        if spec.augment.colours:
+            pipeline.feed_input(f"colour{v}", inputs.colour)
+        if spec.augment.blur > 0:
+            pipeline.feed_input(f"blur{v}", inputs.blur)
+
+
+@pipeline_def(enable_conditionals=True)
+def _graph(spec: GraphSpec) -> tuple[DataNode, ...]:
+    frames = _frames(spec)
+    outputs = []
+    for v in range(spec.views):
+        order = fn.external_source(name=f"order{v}", dtype=types.INT32, ndim=1)
+        region = fn.external_source(name=f"region{v}", dtype=types.FLOAT, ndim=1)
+        flip = fn.external_source(name=f"flip{v}", dtype=types.INT32, ndim=1)
+        clip = crop_resize(fn.sequence_rearrange(frames, new_order=order), region, spec.size)
+        if spec.augment.colours:
+            clip = twist(clip, fn.external_source(name=f"colour{v}", dtype=types.FLOAT, ndim=1))
+        if spec.augment.blur > 0:
+            sigma = fn.external_source(name=f"blur{v}", dtype=types.FLOAT, ndim=1)
+            if sigma[0] > 0:
+                clip = fn.gaussian_blur(clip, sigma=sigma[0])
+            else:
+                clip = clip  # noqa: PLW0127 -- both branches must name the result
+        outputs.append(normalise(clip, flip, spec.augment, DTYPES[spec.dtype]))
+    return tuple(outputs)
+
+
+def _frames(spec: GraphSpec) -> DataNode:
+    """The frames of each sample, ``FHWC``, wherever they were decoded."""
+    gpu = spec.device_id is not None
+    if not spec.encoded:
+        return _raw_frames(gpu)
+    encoded = fn.external_source(name="encoded", dtype=types.UINT8, ndim=1, no_copy=True)
+    numbers = fn.external_source(name="frames", dtype=types.INT32, ndim=1)
+    if not spec.raw:
+        return _decoded_frames(encoded, numbers, gpu)
+    raw = _raw_frames(gpu)
+    is_raw = fn.external_source(name="is_raw", dtype=types.BOOL, ndim=0)
+    if is_raw:
+        frames = raw
+    else:
+        frames = _decoded_frames(encoded, numbers, gpu)
+    return frames
+
+
+def _raw_frames(gpu: bool) -> DataNode:
+    raw = fn.external_source(name="raw", dtype=types.UINT8, ndim=4, layout="FHWC", no_copy=True)
+    return raw.gpu() if gpu else raw
+
+
+def _decoded_frames(encoded: DataNode, numbers: DataNode, gpu: bool) -> DataNode:
+    # affine=False: several graphs on one machine (ranks, the stream of positives) must not pin their threads to the
+    # same cores.
+    if gpu:
+        return fn.decoders.video(encoded, frames=numbers, device="mixed", affine=False)
+    return fn.decoders.video(encoded, frames=numbers, device="cpu")

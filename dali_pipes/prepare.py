@@ -1,0 +1,127 @@
+"""Request -> sample: what happens on the host to one request before the graph sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dali_pipes.augment import Augment, Draws, center_crop
+from dali_pipes.clips.random import Purpose, generator
+from dali_pipes.clips.request import ClipRequest
+from dali_pipes.clips.speed import Short, Timing, frame_indices
+from dali_pipes.decode.choice import Decoder, choose
+from dali_pipes.decode.host import decode_frames
+from dali_pipes.decode.slice import cut
+from dali_pipes.errors import DataError, VideoError
+from dali_pipes.pipeline import Sample
+
+if TYPE_CHECKING:
+    from dali_pipes.corpus import Corpus, Video
+
+
+@dataclass(frozen=True)
+class Preparer:
+    """Turns requests into samples.
+
+    Attributes:
+        corpus: The videos.
+        frames: Frames per clip, T.
+        size: Side of the output, pixels.
+        augment: What to draw for views that carry no draws; None: the centred square.
+        fps: Reference rate for 1x, or None.
+        short: What happens past a video's last frame.
+        device: ``cpu`` or ``gpu``, where the graph runs.
+        decoder: See :func:`dali_pipes.decode.choice.choose`.
+    """
+
+    corpus: Corpus
+    frames: int
+    size: int
+    augment: Augment | None
+    fps: float | None
+    short: Short
+    device: str
+    decoder: Decoder
+
+    @property
+    def short_side(self) -> int:
+        """Shorter side of frames decoded on the host: 128 for clips of 112, as is usual, so that crops lose little."""
+        return round(self.size * 8 / 7)
+
+    def on_host(self) -> Preparer:
+        """The same, but decoding everything on the host."""
+        return replace(self, decoder="host")
+
+    def __call__(self, request: ClipRequest) -> Sample:
+        """Plans, reads and, where DALI cannot, decodes.
+
+        Raises:
+            VideoError: If the video cannot be read or decoded.
+        """
+        video = self.corpus[request.video]
+        if video.error:
+            raise VideoError(video.uri, video.error)
+        frames, orders = self.plan(video, request)
+        draws = tuple(self._draws(video, request, v) for v in range(len(request.views)))
+        if choose(video, self.device, self.decoder).decoder == "dali":
+            piece = cut(video, frames)
+            return Sample(piece.data, piece.frames, None, orders, draws)
+        raw = decode_frames(video, frames, short_side=self.short_side)
+        return Sample(None, np.empty(0, np.int32), np.ascontiguousarray(raw), orders, draws)
+
+    def plan(
+        self, video: Video, request: ClipRequest
+    ) -> tuple[NDArray[np.int64], tuple[NDArray[np.int32], ...]]:
+        """Frames to decode, sorted and each once, and for each view which of them it shows."""
+        timing = Timing(video.frames, video.rate, video.timestamps)
+        try:
+            wanted = [
+                frame_indices(timing, v.start, self.frames, v.speed, fps=self.fps, short=self.short)
+                for v in request.views
+            ]
+        except ValueError as error:
+            raise DataError(f"{video.uri}: {error}") from error
+        frames, inverse = np.unique(np.concatenate(wanted), return_inverse=True)
+        orders = inverse.reshape(-1).astype(np.int32).reshape(len(wanted), self.frames)
+        return frames, tuple(orders)
+
+    def _draws(self, video: Video, request: ClipRequest, view: int) -> Draws:
+        given = request.views[view].draws
+        if given is not None:
+            return given
+        if self.augment is None:
+            return center_crop(video.shown_width, video.shown_height)
+        rng = generator(request.key, Purpose.AUGMENT, view=view)
+        return self.augment.draw(rng, video.shown_width, video.shown_height)
+
+
+def read_frames(
+    corpus: Corpus, video: int, indices: Sequence[int] | NDArray[np.integer], *, short_side: int | None = None
+) -> NDArray[np.uint8]:
+    """Decodes some frames of one video on the host.
+
+    Args:
+        corpus: The videos.
+        video: Row number.
+        indices: ``(N,)`` frame numbers in any order; repeats are decoded once.
+        short_side: Scale the shorter side down to this many pixels; None: as it is.
+
+    Returns:
+        ``(N, H, W, 3)`` uint8 RGB, upright.
+
+    Raises:
+        DataError: If a frame number lies outside the video.
+        VideoError: If the video cannot be decoded.
+    """
+    row = corpus[video]
+    if row.error:
+        raise VideoError(row.uri, row.error)
+    wanted = np.asarray(indices, np.int64)
+    if len(wanted) and not 0 <= wanted.min() <= wanted.max() < row.frames:
+        raise DataError(f"{row.uri}: frames {wanted.min()}..{wanted.max()} asked for; it has 0..{row.frames - 1}")
+    frames, inverse = np.unique(wanted, return_inverse=True)
+    return decode_frames(row, frames, short_side=short_side)[inverse.reshape(-1)]
