@@ -1,8 +1,8 @@
 """Clip-consistent augmentation: drawn on the host, applied by DALI.
 
-All of a clip's frames get the same crop, flip and colours, and each clip draws its own. The draws are a pure function of
-(seed, epoch, position, view), so any clip of a run can be made again; the graph that applies them holds no random state.
-The defaults are those of RSPNet (AAAI 2021), on which ASCNet's settings rest.
+All of a clip's frames get the same crop, flip and colours, and each clip draws its own. The draws are a pure function
+of (seed, epoch, position, view), so any clip of a run can be made again; the graph that applies them holds no random
+state. The defaults are those of RSPNet (AAAI 2021), on which ASCNet's settings rest.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from nvidia.dali import fn, types
 from nvidia.dali.data_node import DataNode
-from numpy.typing import NDArray
 
 from dali_pipes.errors import DataError
 

@@ -130,10 +130,10 @@ def _graph(spec: GraphSpec) -> tuple[DataNode, ...]:
             clip = twist(clip, fn.external_source(name=f"colour{v}", dtype=types.FLOAT, ndim=1))
         if spec.augment.blur > 0:
             sigma = fn.external_source(name=f"blur{v}", dtype=types.FLOAT, ndim=1)
-            if sigma[0] > 0:
+            if sigma[0] > 0:  # noqa: SIM108 -- DALI splits the batch at if statements, not at conditional expressions
                 clip = fn.gaussian_blur(clip, sigma=sigma[0])
             else:
-                clip = clip  # noqa: PLW0127 -- both branches must name the result
+                clip = clip
         outputs.append(normalise(clip, flip, spec.augment, DTYPES[spec.dtype]))
     return tuple(outputs)
 
@@ -149,7 +149,8 @@ def _frames(spec: GraphSpec) -> DataNode:
         return _decoded_frames(encoded, numbers, gpu)
     raw = _raw_frames(gpu)
     is_raw = fn.external_source(name="is_raw", dtype=types.BOOL, ndim=0)
-    if is_raw:
+    # DALI splits the batch here, sample by sample, and joins it again (if statements only, not expressions).
+    if is_raw:  # noqa: SIM108
         frames = raw
     else:
         frames = _decoded_frames(encoded, numbers, gpu)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -51,10 +51,6 @@ class Preparer:
     def short_side(self) -> int:
         """Shorter side of frames decoded on the host: 128 for clips of 112, as is usual, so that crops lose little."""
         return round(self.size * 8 / 7)
-
-    def on_host(self) -> Preparer:
-        """The same, but decoding everything on the host."""
-        return replace(self, decoder="host")
 
     def __call__(self, request: ClipRequest) -> Sample:
         """Plans, reads and, where DALI cannot, decodes.

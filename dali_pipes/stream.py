@@ -47,6 +47,7 @@ class StreamStats:
         samples: Requests delivered.
         replaced: Requests that another video took the place of.
         bad: Address and reason of each video that could not be decoded.
+        host_decoded: Address and reason of each video that DALI failed to decode and the host decodes instead.
         waited: Seconds that callers of ``get`` have waited.
     """
 
@@ -54,6 +55,7 @@ class StreamStats:
     samples: int = 0
     replaced: int = 0
     bad: dict[str, str] = field(default_factory=dict)
+    host_decoded: dict[str, str] = field(default_factory=dict)
     waited: float = 0.0
 
 
@@ -224,12 +226,14 @@ class _Engine:
         stats: StreamStats,
     ) -> None:
         self.preparer = preparer
+        self.on_host = replace(preparer, decoder="host")
         self.spec = spec
         self.spares = spares
         self.window = window
         self.device = device
         self.stats = stats
         self.bad: dict[int, str] = {}
+        self.host_only: set[int] = set()
         self.lock = threading.Lock()
         self.stopping = threading.Event()
         self.graph: Pipeline | None = pipeline.build(spec)
@@ -242,7 +246,7 @@ class _Engine:
     def submit(self, requests: tuple[ClipRequest, ...]) -> None:
         if self.stopping.is_set():
             raise DataError("the stream is closed")
-        self.jobs.put(tuple(self.pool.submit(self._prepare, request, self.preparer) for request in requests))
+        self.jobs.put(tuple(self.pool.submit(self._prepare, request) for request in requests))
 
     def get(self) -> ClipBatch:
         while True:
@@ -266,14 +270,14 @@ class _Engine:
             self.thread.join()
         self.graph = None
 
-    def _prepare(self, request: ClipRequest, preparer: Preparer) -> _Prepared:
+    def _prepare(self, request: ClipRequest) -> _Prepared:
         """Prepares a request, or the first of its replacements that can be decoded."""
-        wanted = request
+        preparer, wanted = self.preparer, request
         for attempt in range(1, MOST_ATTEMPTS + 1):
             reason = self.bad.get(request.video)
             if reason is None:
                 try:
-                    return request, preparer(request)
+                    return request, (self.on_host if request.video in self.host_only else preparer)(request)
                 except VideoError as error:
                     reason = self._remember(request.video, error)
             with self.lock:
@@ -307,9 +311,7 @@ class _Engine:
         try:
             clips = self._clips([sample for _, sample in prepared])
         except RuntimeError as error:
-            # DALI fails the whole batch for one bad sample and does not say which. The host decoder does.
-            logger.warning("DALI could not make a batch (%s); its videos are decoded on the host", _brief(error))
-            prepared = self._again_on_host(prepared)
+            prepared = self._without_undecodable(prepared, error)
             clips = self._clips([sample for _, sample in prepared])
         requests = tuple(request for request, _ in prepared)
         batch = ClipBatch(
@@ -332,12 +334,36 @@ class _Engine:
         outputs = [torch.from_dlpack(out.as_tensor()) for out in self.graph.run()]
         return outputs[0].unsqueeze(1) if len(outputs) == 1 else torch.stack(outputs, dim=1)
 
-    def _again_on_host(self, prepared: list[_Prepared]) -> list[_Prepared]:
-        # A graph that has failed is not to be used again, and the new one must take frames from the host.
+    def _without_undecodable(self, prepared: list[_Prepared], error: RuntimeError) -> list[_Prepared]:
+        """The same batch, with what DALI cannot decode decoded on the host.
+
+        DALI fails the whole batch for one bad sample and does not say which, so each is tried alone. A graph that has
+        failed is not valid any more.
+        """
         self.spec = replace(self.spec, raw=True)
         self.graph = pipeline.build(self.spec)
-        host = self.preparer.on_host()
-        return [self._prepare(request, host) for request, _ in prepared]
+        mended, found = [], False
+        for request, sample in prepared:
+            if sample.encoded is not None:
+                try:
+                    self._clips([sample])
+                except RuntimeError as own:
+                    found = True
+                    self._send_to_host(request.video, _brief(own))
+                    self.graph = pipeline.build(self.spec)
+                    request, sample = self._prepare(request)
+            mended.append((request, sample))
+        if not found:  # no video's fault: too little memory, say
+            raise error
+        return mended
+
+    def _send_to_host(self, video: int, reason: str) -> None:
+        uri = self.preparer.corpus[video].uri
+        if video not in self.host_only:
+            logger.warning("%s: DALI cannot decode it (%s); from now on it is decoded on the host", uri, reason)
+        with self.lock:
+            self.host_only.add(video)
+            self.stats.host_decoded[uri] = reason
 
 
 def resolve_device(device: str) -> torch.device:
@@ -366,7 +392,8 @@ def _device_index(device: torch.device) -> int | None:
 
 
 def _brief(error: BaseException) -> str:
-    """The one line of DALI's message that says what happened."""
+    """The line of DALI's message that says what happened: the one after "encountered:"."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if "rror" in line and not line.startswith("Stacktrace")]
-    return (telling or lines or [type(error).__name__])[0][:200]
+    if "encountered:" in lines[:-1]:
+        lines = lines[lines.index("encountered:") + 1 :]
+    return (lines or [type(error).__name__])[0][:200]

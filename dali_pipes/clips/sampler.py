@@ -40,8 +40,8 @@ class ClipSampler:
         short: What to do with a video that is shorter than a clip: ``loop`` begins again at its first frame, ``pad``
             repeats its last one, ``skip`` leaves the video out. Clips of such a video start at frame 0.
         fps: Reference frame rate for 1x; None: each video's own.
-        speed_order: ``given``: view v has ``speeds[v]``. ``random``: the speeds are shuffled for every request (with two
-            speeds, a coin flip).
+        speed_order: ``given``: view v has ``speeds[v]``. ``random``: the speeds are shuffled for every request (with
+            two speeds, a coin flip).
         clips_per_video: Visits of each video in an epoch.
         shuffle: Whether the order changes with seed and epoch; False: corpus order.
 

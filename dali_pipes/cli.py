@@ -1,0 +1,67 @@
+"""The `dali-pipes` command: one sub-command per module of `dali_pipes.commands`."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+from dali_pipes.commands import demo_corpus, index
+from dali_pipes.errors import DataError
+
+COMMANDS = (index, demo_corpus)
+
+
+class _Terminated(BaseException):
+    """SIGTERM, raised so that everything open is closed on the way out."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser with all sub-commands."""
+    top = argparse.ArgumentParser(
+        prog="dali-pipes", description="Raw videos in, training clips out: the corpus and what concerns it."
+    )
+    commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        command.add(commands)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: Arguments without the program's name; None for those of the process.
+
+    Returns:
+        Exit code: 0 done, 1 done without a usable result, 2 a mistake in what was asked for, 130 or 143 interrupted.
+    """
+    arguments = parser().parse_args(argv)
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        return int(arguments.run(arguments))
+    except DataError as error:
+        print(f"dali-pipes: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("dali-pipes: interrupted", file=sys.stderr)
+        return 130
+    except _Terminated:
+        print("dali-pipes: terminated", file=sys.stderr)
+        return 143
+    except BrokenPipeError:
+        # Whoever read the output has seen enough.
+        sys.stderr.close()
+        return 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise _Terminated
+
+
+if __name__ == "__main__":
+    sys.exit(main())
