@@ -183,7 +183,7 @@ def pack(draws: list[Draws]) -> ViewInputs:
 
 def crop_resize(clip: DataNode, region: DataNode, size: int) -> DataNode:
     """Cuts a region out of each frame and scales it to ``size`` x ``size`` in one pass; frames ``FHWC``."""
-    return fn.resize(
+    return fn.resize(  # type: ignore[return-value]  # typed for all of its outputs; with these arguments it has one
         clip,
         size=(size, size),
         roi_start=region[0:2],

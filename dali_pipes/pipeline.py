@@ -122,14 +122,14 @@ def _graph(spec: GraphSpec) -> tuple[DataNode, ...]:
     frames = _frames(spec)
     outputs = []
     for v in range(spec.views):
-        order = fn.external_source(name=f"order{v}", dtype=types.INT32, ndim=1)
-        region = fn.external_source(name=f"region{v}", dtype=types.FLOAT, ndim=1)
-        flip = fn.external_source(name=f"flip{v}", dtype=types.INT32, ndim=1)
+        order = fn.external_source(name=f"order{v}", dtype=types.DALIDataType.INT32, ndim=1)
+        region = fn.external_source(name=f"region{v}", dtype=types.DALIDataType.FLOAT, ndim=1)
+        flip = fn.external_source(name=f"flip{v}", dtype=types.DALIDataType.INT32, ndim=1)
         clip = crop_resize(fn.sequence_rearrange(frames, new_order=order), region, spec.size)
         if spec.augment.colours:
-            clip = twist(clip, fn.external_source(name=f"colour{v}", dtype=types.FLOAT, ndim=1))
+            clip = twist(clip, fn.external_source(name=f"colour{v}", dtype=types.DALIDataType.FLOAT, ndim=1))
         if spec.augment.blur > 0:
-            sigma = fn.external_source(name=f"blur{v}", dtype=types.FLOAT, ndim=1)
+            sigma = fn.external_source(name=f"blur{v}", dtype=types.DALIDataType.FLOAT, ndim=1)
             if sigma[0] > 0:  # noqa: SIM108 -- DALI splits the batch at if statements, not at conditional expressions
                 clip = fn.gaussian_blur(clip, sigma=sigma[0])
             else:
@@ -143,12 +143,12 @@ def _frames(spec: GraphSpec) -> DataNode:
     gpu = spec.device_id is not None
     if not spec.encoded:
         return _raw_frames(gpu)
-    encoded = fn.external_source(name="encoded", dtype=types.UINT8, ndim=1, no_copy=True)
-    numbers = fn.external_source(name="frames", dtype=types.INT32, ndim=1)
+    encoded = fn.external_source(name="encoded", dtype=types.DALIDataType.UINT8, ndim=1, no_copy=True)
+    numbers = fn.external_source(name="frames", dtype=types.DALIDataType.INT32, ndim=1)
     if not spec.raw:
         return _decoded_frames(encoded, numbers, gpu)
     raw = _raw_frames(gpu)
-    is_raw = fn.external_source(name="is_raw", dtype=types.BOOL, ndim=0)
+    is_raw = fn.external_source(name="is_raw", dtype=types.DALIDataType.BOOL, ndim=0)
     # DALI splits the batch here, sample by sample, and joins it again (if statements only, not expressions).
     if is_raw:  # noqa: SIM108
         frames = raw
@@ -158,7 +158,7 @@ def _frames(spec: GraphSpec) -> DataNode:
 
 
 def _raw_frames(gpu: bool) -> DataNode:
-    raw = fn.external_source(name="raw", dtype=types.UINT8, ndim=4, layout="FHWC", no_copy=True)
+    raw = fn.external_source(name="raw", dtype=types.DALIDataType.UINT8, ndim=4, layout="FHWC", no_copy=True)
     return raw.gpu() if gpu else raw
 
 

@@ -67,6 +67,8 @@ def _obstacle(video: Video, device: str) -> str:
         return f"DALI's {where} decoder does not take {video.codec} (it takes {', '.join(known)})"
     if video.pixel_format not in PLAIN_FORMATS:
         return f"pixel format {video.pixel_format} is not 8-bit 4:2:0"
+    if not video.uniform:
+        return "the picture's size or format changes within the video"
     if video.rotation:
         return f"the picture is rotated by {video.rotation} degrees, which DALI's decoder does not undo"
     if video.numbering != "pts":
@@ -83,7 +85,7 @@ def _obstacle(video: Video, device: str) -> str:
 def survey(corpus: Corpus, device: str, decoder: Decoder = "auto") -> dict[Choice, int]:
     """Counts the usable videos of a corpus by the decoder they would get."""
     # Only these columns decide, so each of their combinations is looked at once: a corpus has few.
-    columns = [corpus.column(c) for c in ("codec", "pixel_format", "rotation", "numbering", "width", "height")]
+    columns = [corpus.column(c) for c in ("codec", "pixel_format", "uniform", "rotation", "numbering", "width", "height")]
     usable = corpus.select(None)
     if not len(usable):
         return {}

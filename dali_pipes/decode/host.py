@@ -93,7 +93,7 @@ class _Picture:
         rgb = self.converter.reformat(
             frame, width=self.width, height=self.height, format="rgb24", interpolation=interpolation, threads=1
         )
-        return rgb.to_ndarray()
+        return rgb.to_ndarray()  # type: ignore[return-value]  # rgb24 is uint8
 
 
 class _LateSeekError(Exception):

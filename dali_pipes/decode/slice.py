@@ -8,7 +8,7 @@ bytes on 300-frame files), and numbers relative to them. An hour-long video cost
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -16,8 +16,9 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from dali_pipes.corpus.packets import length_size, splices
 from dali_pipes.decode.numbering import number_of
-from dali_pipes.decode.plan import plan
+from dali_pipes.decode.plan import Range, plan
 from dali_pipes.errors import VideoError
 
 if TYPE_CHECKING:
@@ -55,7 +56,12 @@ def cut(video: Video, frames: NDArray[np.int64]) -> Slice:
     """
     try:
         with av.open(video.uri, metadata_errors="replace") as container:
-            numbers, packets = _collect(container, video, frames)
+            runs = plan(frames, video.key_frames, video.key_timestamps)
+            try:
+                numbers, packets = _collect(container, video, runs)
+            except _OpenGOPError:
+                # Then what lies between the ranges must be decoded too.
+                numbers, packets = _collect(container, video, [replace(runs[0], wanted=frames)], fresh=False)
             data = _remux(container, numbers, packets)
     except av.FFmpegError as error:
         raise VideoError(video.uri, f"cannot be read: {error.strerror or error}") from error
@@ -64,31 +70,35 @@ def cut(video: Video, frames: NDArray[np.int64]) -> Slice:
     return Slice(data, np.searchsorted(np.sort(numbers), frames).astype(np.int32))
 
 
-def _collect(container: InputContainer, video: Video, frames: NDArray[np.int64]) -> tuple[list[int], list[Packet]]:
+class _OpenGOPError(Exception):
+    """A later range begins with a key frame that cannot follow packets of another place."""
+
+
+def _collect(
+    container: InputContainer, video: Video, runs: list[Range], *, fresh: bool = True
+) -> tuple[list[int], list[Packet]]:
     """Frame numbers and packets, in decoding order, of all ranges."""
     stream = container.streams.video[0]
+    size = length_size(video.codec, stream.codec_context.extradata)
     numbers: list[int] = []
     packets: list[Packet] = []
     taken: set[int] = set()
-    fresh = True
-    for run in plan(frames, video.key_frames, video.key_timestamps):
+    for run in runs:
         missing = set(run.wanted.tolist()) - taken
-        lowest = run.key
-        if run.key in taken:
-            # With open GOPs the last range may have ended behind this key frame: go on from there.
-            lowest = 0
-        elif run.key > 0 or not fresh:
+        # With open GOPs the last range may have ended behind this key frame: then reading just goes on.
+        begun, lowest = (True, 0) if run.key in taken else (False, run.key)
+        if not begun and not (fresh and run.key == 0):
             container.seek(run.timestamp, stream=stream, backward=True, any_frame=False)
         fresh = False
-        begun = lowest == 0 and run.key in taken
-        for packet in container.demux(stream):
-            if not missing:
-                break
+        # A packet once read is gone: do not ask for one more than is needed, the next range may go on from here.
+        for packet in container.demux(stream) if missing else ():
             number = number_of(video, packet.pts) if packet.size else -1
             if not begun:
                 if number > run.key:
                     raise VideoError(video.uri, f"seeking to key frame {run.key} ended at frame {number}")
                 begun = number == run.key
+                if begun and packets and not splices(video.codec, memoryview(packet), size):
+                    raise _OpenGOPError
             # Frames shown before the key frame but stored behind it refer to what was not cut out.
             if begun and number >= lowest and number not in taken:
                 numbers.append(number)
