@@ -6,6 +6,7 @@ from dali_pipes.augment import Augment, Draws
 from dali_pipes.clips.request import ClipBatch, ClipRequest, Key, View
 from dali_pipes.clips.sampler import ClipSampler, even_requests
 from dali_pipes.corpus import Corpus, Video
+from dali_pipes.corpus.synthetic import make_demo_corpus
 from dali_pipes.errors import DataError, VideoError
 from dali_pipes.loader import SpeedLoader
 from dali_pipes.prepare import read_frames
@@ -27,5 +28,6 @@ __all__ = [
     "VideoError",
     "View",
     "even_requests",
+    "make_demo_corpus",
     "read_frames",
 ]

@@ -81,6 +81,8 @@ class SpeedLoader:
         threads: int | None = None,
         prefetch: int = 2,
     ) -> None:
+        if batch_size < 1:
+            raise DataError(f"batch_size={batch_size} must be at least 1")
         if not 0 <= rank < world_size:
             raise DataError(f"rank={rank} must lie in 0..world_size-1 = 0..{world_size - 1}")
         if split == "auto":
@@ -159,8 +161,10 @@ class SpeedLoader:
             place = (self._epoch, self._step)
             self._fill(place)
             # The place moves on before the batch is handed out: a state taken in the loop's body is behind this batch.
-            batch = self._stream.get()
-            self._ahead.popleft()
+            try:
+                batch = self._stream.get()
+            finally:  # a batch that failed is no longer on the way either; one not waited for (Ctrl-C) still is
+                self._forget()
             self._step += 1
             yield replace(batch, epoch=place[0])
         if self._epoch == epoch and self._step >= len(self):
@@ -169,9 +173,8 @@ class SpeedLoader:
     def _fill(self, place: tuple[int, int]) -> None:
         """Keeps ``prefetch`` batches on the way behind the one at ``place``, across the end of the epoch too."""
         if self._ahead and self._ahead[0] != place:  # the place was set anew: what is on the way is not wanted
-            while self._ahead:
-                self._stream.get()
-                self._ahead.popleft()
+            self._stream.discard()
+            self._forget()
         epoch, step = self._ahead[-1] if self._ahead else (place[0], place[1] - 1)
         while len(self._ahead) <= self._stream.prefetch:
             step += 1
@@ -179,6 +182,10 @@ class SpeedLoader:
                 epoch, step = epoch + 1, 0
             self._stream.submit(self.requests(epoch, step))
             self._ahead.append((epoch, step))
+
+    def _forget(self) -> None:
+        while len(self._ahead) > self._stream.pending:
+            self._ahead.popleft()
 
     def state_dict(self) -> dict[str, Any]:
         """Where the loader stands: behind the last batch handed out. A few integers and strings."""
@@ -195,9 +202,10 @@ class SpeedLoader:
                 raise DataError(f"the loader state lacks {name!r}; it was not made by SpeedLoader.state_dict()")
             if state[name] != mine:
                 raise DataError(f"the loader state was saved with {name}={state[name]!r}, this loader has {mine!r}")
-        if not (state["epoch"] >= 0 and 0 <= state["step"] <= len(self)):
-            raise DataError(f"the loader state's epoch {state['epoch']}, step {state['step']} lie outside the epoch")
-        self._epoch, self._step = int(state["epoch"]), int(state["step"])
+        epoch, step = state.get("epoch"), state.get("step")
+        if not (isinstance(epoch, int) and isinstance(step, int) and epoch >= 0 and 0 <= step <= len(self)):
+            raise DataError(f"the loader state has epoch={epoch!r}, step={step!r}; an epoch has {len(self)} steps")
+        self._epoch, self._step = epoch, step
 
     def _identity(self) -> dict[str, Any]:
         """What must be the same for a state to mean the same batches."""
@@ -209,11 +217,15 @@ class SpeedLoader:
             "seed": sampler.seed,
             "world_size": self.world_size,
             "batch_size": self.batch_size,
+            "split": sampler.split,
             "frames": sampler.frames,
             "speeds": list(sampler.speeds),
             "window": sampler.window,
+            "short": sampler.short,
+            "fps": sampler.fps,
             "clips_per_video": sampler.clips_per_video,
             "speed_order": sampler.speed_order,
+            "shuffle": sampler.shuffle,
         }
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from dali_pipes.augment import Augment, Draws, center_crop
+from dali_pipes.augment import PLAIN, Augment, Draws, center_crop
 from dali_pipes.clips.random import Purpose, generator
 from dali_pipes.clips.request import ClipRequest
 from dali_pipes.clips.speed import Short, Timing, frame_indices
@@ -69,9 +69,7 @@ class Preparer:
         raw = decode_frames(video, frames, short_side=self.short_side)
         return Sample(None, np.empty(0, np.int32), np.ascontiguousarray(raw), orders, draws)
 
-    def plan(
-        self, video: Video, request: ClipRequest
-    ) -> tuple[NDArray[np.int64], tuple[NDArray[np.int32], ...]]:
+    def plan(self, video: Video, request: ClipRequest) -> tuple[NDArray[np.int64], tuple[NDArray[np.int32], ...]]:
         """Frames to decode, sorted and each once, and for each view which of them it shows."""
         timing = Timing(video.frames, video.rate, video.timestamps)
         try:
@@ -88,11 +86,21 @@ class Preparer:
     def _draws(self, video: Video, request: ClipRequest, view: int) -> Draws:
         given = request.views[view].draws
         if given is not None:
+            self._check(given)
             return given
         if self.augment is None:
             return center_crop(video.shown_width, video.shown_height)
         rng = generator(request.key, Purpose.AUGMENT, view=view)
         return self.augment.draw(rng, video.shown_width, video.shown_height)
+
+    def _check(self, draws: Draws) -> None:
+        """Draws given with a view may need operators that the graph was built without."""
+        augment = self.augment or PLAIN
+        plain = Draws()
+        if not augment.colours and draws[5:9] != plain[5:9]:
+            raise DataError(f"{draws} changes colours, which this stream does not; pass augment=Augment(...) to it")
+        if draws.blur > 0 and augment.blur == 0:
+            raise DataError(f"{draws} blurs, which this stream does not; pass augment=Augment(blur=...) to it")
 
 
 def read_frames(
@@ -117,7 +125,9 @@ def read_frames(
     if row.error:
         raise VideoError(row.uri, row.error)
     wanted = np.asarray(indices, np.int64)
-    if len(wanted) and not 0 <= wanted.min() <= wanted.max() < row.frames:
+    if not len(wanted):
+        raise DataError(f"{row.uri}: no frames asked for")
+    if not 0 <= wanted.min() <= wanted.max() < row.frames:
         raise DataError(f"{row.uri}: frames {wanted.min()}..{wanted.max()} asked for; it has 0..{row.frames - 1}")
     frames, inverse = np.unique(wanted, return_inverse=True)
     return decode_frames(row, frames, short_side=short_side)[inverse.reshape(-1)]

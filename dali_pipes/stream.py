@@ -8,7 +8,7 @@ import queue
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 from types import TracebackType
@@ -26,6 +26,7 @@ from dali_pipes.decode.choice import Decoder, survey
 from dali_pipes.errors import DataError, VideoError
 from dali_pipes.pipeline import DTYPES, DType, GraphSpec, Sample
 from dali_pipes.prepare import Preparer
+from dali_pipes.workers import Workers
 
 if TYPE_CHECKING:
     from nvidia.dali.pipeline import Pipeline
@@ -179,9 +180,17 @@ class ClipStream:
         batch = self._engine.get()
         self.stats.waited += perf_counter() - begun
         self._pending -= 1
+        if isinstance(batch, BaseException):
+            raise batch
         self.stats.batches += 1
         self.stats.samples += len(batch)
         return batch
+
+    def discard(self) -> None:
+        """Waits for what was asked for and throws it away."""
+        while self._pending:
+            self._engine.get()
+            self._pending -= 1
 
     def map(self, batches: Iterable[Sequence[ClipRequest]]) -> Iterator[ClipBatch]:
         """Batches for an iterable of lists of requests, ``prefetch`` of them on the way."""
@@ -239,16 +248,17 @@ class _Engine:
         self.graph: Pipeline | None = pipeline.build(spec)
         self.jobs: queue.SimpleQueue[tuple[Future[_Prepared], ...] | None] = queue.SimpleQueue()
         self.done: queue.SimpleQueue[ClipBatch | BaseException] = queue.SimpleQueue()
-        self.pool = ThreadPoolExecutor(spec.threads, thread_name_prefix="dali_pipes-decode")
+        self.workers = Workers(spec.threads, "dali_pipes-decode")
         self.thread = threading.Thread(target=self._run, name="dali_pipes-graph", daemon=True)
         self.thread.start()
 
     def submit(self, requests: tuple[ClipRequest, ...]) -> None:
         if self.stopping.is_set():
             raise DataError("the stream is closed")
-        self.jobs.put(tuple(self.pool.submit(self._prepare, request) for request in requests))
+        self.jobs.put(tuple(self.workers.submit(self._prepare, request) for request in requests))
 
-    def get(self) -> ClipBatch:
+    def get(self) -> ClipBatch | BaseException:
+        """The next batch, or the error in its place."""
         while True:
             if self.stopping.is_set():
                 raise DataError("the stream is closed")
@@ -256,16 +266,16 @@ class _Engine:
                 result = self.done.get(timeout=1.0)
             except queue.Empty:
                 continue
-            if isinstance(result, BaseException):
-                raise result
-            if result.clips.is_cuda:  # made on the graph thread's CUDA stream, used on the caller's
+            if (
+                isinstance(result, ClipBatch) and result.clips.is_cuda
+            ):  # made on the graph thread's CUDA stream, used on the caller's
                 torch.cuda.current_stream(self.device).wait_stream(torch.cuda.default_stream(self.device))
             return result
 
     def close(self) -> None:
         self.stopping.set()
         self.jobs.put(None)
-        self.pool.shutdown(wait=True, cancel_futures=True)
+        self.workers.close()
         if threading.current_thread() is not self.thread:
             self.thread.join()
         self.graph = None

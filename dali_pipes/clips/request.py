@@ -34,7 +34,8 @@ class View:
     Attributes:
         speed: Playback speed; 2.0 shows the video twice as fast.
         start: Number of the clip's first frame.
-        draws: The augmentation to apply, or None to let the stream draw it from the request's key.
+        draws: The augmentation to apply, or None to let the stream draw it from the request's key. A stream without
+            colour changes or blur refuses draws that have them.
     """
 
     speed: float

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dali_pipes.clips.random import Purpose, generator
 from dali_pipes.clips.request import ClipRequest, Key, View
-from dali_pipes.clips.speed import SHORT, Short, span, stride
+from dali_pipes.clips.speed import SHORT, Short, Timing, last_start, span, stride
 from dali_pipes.errors import DataError
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class ClipSampler:
         _check("speed_order", speed_order, get_args(SpeedOrder))
         if frames < 1:
             raise DataError(f"frames={frames} must be at least 1")
-        if not speeds or any(not s > 0 for s in speeds):
+        if not speeds or any(not 0 < s < np.inf for s in speeds):
             raise DataError(f"speeds={tuple(speeds)} must be one or more positive numbers, for example (1, 2)")
         if clips_per_video < 1:
             raise DataError(f"clips_per_video={clips_per_video} must be at least 1")
@@ -81,6 +81,7 @@ class ClipSampler:
         self.frames = frames
         self.speeds = tuple(float(s) for s in speeds)
         self.seed = seed
+        self.split = split
         self.window = window
         self.short = short
         self.fps = fps
@@ -134,6 +135,12 @@ class ClipSampler:
         )
 
 
+def timing_of(corpus: Corpus, video: int) -> Timing:
+    """The clock of a row; reads the time stamps only where the rate is not constant."""
+    stamps = None if corpus.constant[video] else corpus[video].timestamps
+    return Timing(int(corpus.frames[video]), float(corpus.rate[video]), stamps)
+
+
 def draw_request(
     corpus: Corpus,
     video: int,
@@ -150,12 +157,12 @@ def draw_request(
     draws = generator(key, Purpose.START, attempt=attempt)
     if shuffle:
         speeds = [speeds[i] for i in draws.permutation(len(speeds))]
-    total, rate = int(corpus.frames[video]), float(corpus.rate[video])
-    spans = [span(frames, stride(s, rate, fps)) for s in speeds]
+    timing = timing_of(corpus, video)
+    ends = [last_start(timing, frames, stride(s, timing.rate, fps)) for s in speeds]
     if window == "shared":
-        starts = [int(draws.integers(max(total - max(spans), 0) + 1))] * len(spans)
+        starts = [int(draws.integers(min(ends) + 1))] * len(ends)
     else:
-        starts = [int(draws.integers(max(total - length, 0) + 1)) for length in spans]
+        starts = [int(draws.integers(end + 1)) for end in ends]
     return ClipRequest(video, tuple(View(s, at) for s, at in zip(speeds, starts, strict=True)), key)
 
 
@@ -190,16 +197,16 @@ def even_requests(
 ) -> ClipRequest:
     """Evenly spaced clips of one video, for evaluation.
 
-    First frames are spread evenly over ``[0, frames of the video - span]``, both ends included; one clip is centred
-    (the protocol of RSPNet, AAAI 2021).
+    First frames are spread evenly from 0 to the last one at which the clip still ends within the video, both included;
+    one clip is centred (the protocol of RSPNet, AAAI 2021).
 
     Returns:
         One request with ``clips`` views.
     """
     if clips < 1:
         raise DataError(f"clips={clips} must be at least 1")
-    length = span(frames, stride(speed, float(corpus.rate[video]), fps))
-    room = max(int(corpus.frames[video]) - length, 0)
+    timing = timing_of(corpus, video)
+    room = last_start(timing, frames, stride(speed, timing.rate, fps))
     starts = np.linspace(0, room, clips) if clips > 1 else np.array([room / 2])
     return ClipRequest(video, tuple(View(float(speed), int(s)) for s in np.floor(starts + 0.5)))
 

@@ -57,6 +57,23 @@ def span(frames: int, step: float) -> int:
     return int(np.floor((frames - 1) * step + 0.5)) + 1
 
 
+def last_start(timing: Timing, frames: int, step: float) -> int:
+    """Number of the last frame at which a clip can start and still end within the video; 0 if there is none.
+
+    Args:
+        timing: The video's clock.
+        frames: Frames in the clip, T.
+        step: Distance between two frames of the clip, in native frames.
+    """
+    if timing.timestamps is None:
+        return max(timing.frames - span(frames, step), 0)
+    stamps = timing.timestamps
+    if len(stamps) < 2:
+        return 0
+    period = (stamps[-1] - stamps[0]) / (len(stamps) - 1)
+    return max(int(np.searchsorted(stamps, stamps[-1] - (frames - 1) * step * period, side="right")) - 1, 0)
+
+
 def frame_indices(
     timing: Timing, start: int, frames: int, speed: float, *, fps: float | None = None, short: Short = "loop"
 ) -> NDArray[np.int64]:
@@ -80,7 +97,7 @@ def frame_indices(
     if not 0 <= start < timing.frames:
         raise ValueError(f"start={start} is outside the video's frames 0..{timing.frames - 1}")
     if not (speed > 0 and np.isfinite(speed)):
-        raise ValueError(f"speed={speed} must be a positive number")
+        raise ValueError(f"speed={speed} must be a positive finite number")
     step = stride(speed, timing.rate, fps)
     if timing.timestamps is None:
         numbers = start + np.floor(np.arange(frames) * step + 0.5).astype(np.int64)

@@ -85,7 +85,8 @@ def _obstacle(video: Video, device: str) -> str:
 def survey(corpus: Corpus, device: str, decoder: Decoder = "auto") -> dict[Choice, int]:
     """Counts the usable videos of a corpus by the decoder they would get."""
     # Only these columns decide, so each of their combinations is looked at once: a corpus has few.
-    columns = [corpus.column(c) for c in ("codec", "pixel_format", "uniform", "rotation", "numbering", "width", "height")]
+    names = ("codec", "pixel_format", "uniform", "rotation", "numbering", "width", "height")
+    columns = [corpus.column(name) for name in names]
     usable = corpus.select(None)
     if not len(usable):
         return {}

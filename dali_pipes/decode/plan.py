@@ -31,9 +31,7 @@ class Range:
     wanted: NDArray[np.int64]
 
 
-def plan(
-    frames: NDArray[np.int64], key_frames: NDArray[np.int64], key_timestamps: NDArray[np.int64]
-) -> list[Range]:
+def plan(frames: NDArray[np.int64], key_frames: NDArray[np.int64], key_timestamps: NDArray[np.int64]) -> list[Range]:
     """Splits sorted unique frame numbers into runs that each begin at a key frame.
 
     A new run begins where the governing key frame of the next wanted frame lies after the last one, for then seeking
@@ -49,6 +47,5 @@ def plan(
     begins = np.flatnonzero(np.concatenate([[True], keys[1:] > frames[:-1]]))
     ends = np.append(begins[1:], len(frames))
     return [
-        Range(int(keys[a]), int(key_timestamps[governing[a]]), frames[a:b])
-        for a, b in zip(begins, ends, strict=True)
+        Range(int(keys[a]), int(key_timestamps[governing[a]]), frames[a:b]) for a, b in zip(begins, ends, strict=True)
     ]
