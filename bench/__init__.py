@@ -1,0 +1,1 @@
+"""Benchmarks of the data plane and of training, beside other tools: `python -m bench --help`."""

@@ -1,0 +1,310 @@
+"""`python -m bench loader`: our stream of clips beside PyTorch DataLoaders over other decoders.
+
+All candidates get the same requests. What they deliver is compared with a full decode first; who delivers other frames
+is not ranked. Then they are timed in interleaved rounds. docs/bench.md says how to read the result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from bench import environment, goals, plan
+from bench.check import REACH, Check, compare
+from bench.output import print_result, write_json
+from bench.peers import CANDIDATES, Candidate, Setting
+from bench.peers.base import one_thread
+from bench.reference import frames_around
+from bench.rounds import Figure, Round, measure, summarise
+from dali_pipes import Corpus
+from dali_pipes.errors import DataError
+
+FORMAT = 1
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this sub-command."""
+    parser.add_argument("corpus", type=Path, metavar="CORPUS_OR_FOLDER", help="a .parquet index or a folder of videos")
+    parser.add_argument("--frames", type=positive, default=16, help="frames of a clip (default: %(default)s)")
+    parser.add_argument("--size", type=positive, default=112, help="side of the clips, pixels (default: %(default)s)")
+    parser.add_argument("--speeds", type=speeds, default=(1.0, 2.0), help="playback speed of each view (default: 1,2)")
+    parser.add_argument(
+        "--window",
+        choices=(*plan.WINDOWS, "both"),
+        default="both",
+        help="where the views of a video start: anywhere, or all at the same frame (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--workers", type=positive, default=2, help="DataLoader workers, and threads of ours (default: %(default)s)"
+    )
+    parser.add_argument("--batch-size", type=positive, default=4, help="pairs of a batch (default: %(default)s)")
+    parser.add_argument("--pairs", type=positive, default=64, help="requests timed a round (default: %(default)s)")
+    parser.add_argument("--rounds", type=positive, default=7, help="rounds that count (default: %(default)s)")
+    parser.add_argument("--warmup", type=int, default=1, help="rounds dropped before them (default: %(default)s)")
+    parser.add_argument(
+        "--check", type=positive, default=24, help="requests compared before timing, per window (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--lowest-psnr",
+        type=float,
+        default=24.0,
+        help="dB below which a candidate shows another picture (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "float16"),
+        default="float32",
+        help="of the clips delivered (default: %(default)s)",
+    )
+    parser.add_argument("--device", default="cpu", help="where the clips must be in the end (default: %(default)s)")
+    parser.add_argument(
+        "--candidates",
+        type=names,
+        default=tuple(CANDIDATES),
+        help="comma-separated, of: " + ", ".join(CANDIDATES) + " (default: all)",
+    )
+    parser.add_argument(
+        "--require",
+        type=goals.parse,
+        default={},
+        metavar="KIND=RATIO,...",
+        help="least ratio of ours to the quickest peer of a kind, for example usual=2.0,best=1.0; exit 1 if missed",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of requests and orders (default: %(default)s)")
+    parser.add_argument("--output", type=Path, help="write the result here as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare, time, print and save.
+
+    Returns:
+        0, or 1 where a goal of --require is missed.
+
+    Raises:
+        DataError: For a user's mistake.
+    """
+    one_thread()
+    log = Console(stderr=True)
+    windows: list[plan.Window] = list(plan.WINDOWS) if args.window == "both" else [args.window]
+    surroundings = environment.describe()
+    corpus = open_corpus(args.corpus)
+    usable = [(int(row), corpus[int(row)]) for row in corpus.select()]
+    plans = {
+        window: plan.draw(
+            usable, count=args.pairs, frames=args.frames, speeds=args.speeds, window=window, seed=args.seed
+        )
+        for window in windows
+    }
+    setting = Setting(
+        args.frames, args.size, args.batch_size, args.workers, getattr(torch, args.dtype), device(args.device), corpus
+    )
+    missing = {name: reason for name in args.candidates if (reason := CANDIDATES[name].missing())}
+    result: dict[str, Any] = {
+        "format": FORMAT,
+        "benchmark": "loader",
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "arguments": {key: _plain(value) for key, value in vars(args).items() if key not in ("corpus", "output")},
+        "environment": surroundings,
+        "corpus": {
+            "name": args.corpus.name,
+            "fingerprint": corpus.fingerprint,
+            "videos": len(corpus),
+            "usable": len(usable),
+        },
+        "candidates": {n: {"kind": CANDIDATES[n].kind, "notes": CANDIDATES[n].notes} for n in args.candidates},
+        "missing": missing,
+        "windows": {},
+        "goals": [],
+    }
+    kinds = {name: CANDIDATES[name].kind for name in args.candidates}
+    with ExitStack() as stack:
+        opened = _open([n for n in args.candidates if n not in missing], plans, setting, stack, log)
+        first = 0
+        for window, requests in plans.items():
+            numbers = range(first, first + len(requests))
+            first += len(requests)
+            part = _window(opened, requests, numbers, setting, args, log, window)
+            result["windows"][window] = part
+            verdicts = goals.judge(args.require, window, kinds, part["summary"])
+            result["goals"] += [verdict.as_dict() for verdict in verdicts]
+    if args.output is not None:
+        write_json(args.output, result)
+    out = Console()
+    print_result(result, out if out.is_terminal else Console(width=130))
+    return 0 if all(goal["met"] for goal in result["goals"]) else 1
+
+
+def _open(
+    names: Sequence[str],
+    plans: Mapping[plan.Window, list[plan.Request]],
+    setting: Setting,
+    stack: ExitStack,
+    log: Console,
+) -> dict[str, Candidate]:
+    """Open candidates over the requests of all windows, one list after the other."""
+    requests = [request for part in plans.values() for request in part]
+    opened = {}
+    for name in names:
+        log.print(f"opening {name}")
+        opened[name] = CANDIDATES[name](requests, setting)
+        stack.callback(opened[name].close)
+    return opened
+
+
+def _window(
+    opened: Mapping[str, Candidate],
+    requests: list[plan.Request],
+    numbers: range,
+    setting: Setting,
+    args: argparse.Namespace,
+    log: Console,
+    window: str,
+) -> dict[str, Any]:
+    """Compare, then time, all candidates over one window's requests."""
+    log.print(f"{window}: comparing {min(args.check, len(requests))} of {len(requests)} requests with a full decode")
+    checks = check_all(opened, requests[: args.check], numbers[: args.check], setting, args.lowest_psnr)
+    right = {name: opened[name] for name, check in checks.items() if check.right}
+    rounds = _timed(right, numbers, args, log, window, setting.device)
+    return {
+        "requests": len(requests),
+        "digest": plan.digest(requests),
+        "checks": {name: check.as_dict() for name, check in checks.items()},
+        "rounds": [turn.as_dict() for turn in rounds],
+        "summary": summarise(rounds),
+    }
+
+
+def check_all(
+    opened: Mapping[str, Candidate],
+    requests: Sequence[plan.Request],
+    numbers: Sequence[int],
+    setting: Setting,
+    lowest_psnr: float,
+) -> dict[str, Check]:
+    """Compare what each candidate delivers with a full sequential decode.
+
+    A candidate that raises is wrong, with what it raised as the reason: the others are measured all the same.
+    """
+    truth = frames_around(requests, setting.size, reach=REACH)
+    checks = {}
+    for name, candidate in opened.items():
+        try:
+            batches = list(candidate.epoch(plan.in_batches(list(numbers), setting.batch_size)))
+        except Exception as error:
+            first = (str(error).strip().splitlines() or [""])[-1]
+            checks[name] = Check(reason=f"{type(error).__name__}: {first}")
+            continue
+        checks[name] = compare(batches, requests, truth, size=setting.size, lowest_psnr=lowest_psnr)
+    return checks
+
+
+def _timed(
+    right: Mapping[str, Candidate],
+    numbers: range,
+    args: argparse.Namespace,
+    log: Console,
+    window: str,
+    on: torch.device,
+) -> list[Round]:
+    if not right:
+        return []
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[last]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    total = (args.rounds + args.warmup) * len(right)
+    began, count = time.monotonic(), 0
+    with Progress(*columns, console=log, disable=not log.is_terminal) as progress:
+        task = progress.add_task(f"{window}: timing", total=total, last="")
+
+        def told(name: str, number: int, figure: Figure) -> None:
+            nonlocal count
+            count += 1
+            line = f"{name} {figure.samples_per_second:.2f} pairs/s"
+            progress.update(task, advance=1, last=line)
+            if not log.is_terminal:
+                left = (time.monotonic() - began) / count * (total - count)
+                log.print(f"{window}: {'warm-up' if number < 0 else f'round {number + 1}'}: {line}, {left:.0f} s left")
+
+        return measure(
+            right,
+            list(numbers),
+            rounds=args.rounds,
+            warmup=args.warmup,
+            batch_size=args.batch_size,
+            lead=args.workers,
+            seed=args.seed,
+            device=on,
+            told=told,
+        )
+
+
+def open_corpus(path: Path) -> Corpus:
+    """Open an index, or index a folder in memory.
+
+    Raises:
+        DataError: If the path is neither.
+    """
+    if path.is_dir():
+        return Corpus.build(path, "folders", progress=sys.stderr.isatty())
+    if path.suffix == ".parquet" and path.is_file():
+        return Corpus.open(path)
+    raise DataError(f"{path}: neither a folder of videos nor a .parquet index")
+
+
+def device(text: str) -> torch.device:
+    """The torch device of that name.
+
+    Raises:
+        DataError: If torch does not know it or cannot use it.
+    """
+    try:
+        chosen = torch.device(text)
+    except RuntimeError:
+        raise DataError(f"--device {text}: expected cpu, cuda or cuda:N") from None
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise DataError(f"--device {text}: torch finds no CUDA device; use cpu")
+    return chosen
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1, for argparse."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
+    return value
+
+
+def speeds(text: str) -> tuple[float, ...]:
+    """`1,2` -> (1.0, 2.0), for argparse."""
+    values = tuple(float(part) for part in text.split(","))
+    if not all(0 < value < float("inf") for value in values):
+        raise argparse.ArgumentTypeError(f"{text}: playback speeds must be positive numbers")
+    return values
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Names of candidates, for argparse."""
+    chosen = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+    unknown = [name for name in chosen if name not in CANDIDATES]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"unknown {', '.join(unknown)}; known: {', '.join(CANDIDATES)}")
+    return chosen
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value

@@ -1,0 +1,16 @@
+"""The candidates of `python -m bench loader`: ours, and adapters to other tools, which are optional."""
+
+from __future__ import annotations
+
+from bench.peers import decord, ours, torchcodec
+from bench.peers.base import Candidate, Setting
+
+CANDIDATES: dict[str, type[Candidate]] = {
+    "ours": ours.Ours,
+    "decord-usual": decord.DecordUsual,
+    "decord-best": decord.DecordBest,
+    "torchcodec-usual": torchcodec.TorchcodecUsual,
+    "torchcodec-best": torchcodec.TorchcodecBest,
+}
+
+__all__ = ["CANDIDATES", "Candidate", "Setting"]

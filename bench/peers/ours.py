@@ -1,0 +1,47 @@
+"""This project's own stream of clips, fed with the same requests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from bench.peers.base import Candidate, Setting
+from bench.plan import Request
+
+
+class Ours(Candidate):
+    """dali_pipes.ClipStream: threads instead of worker processes, one decode for all views."""
+
+    kind = "ours"
+    notes = "ClipStream: one decode for all views of a request; threads, no worker processes"
+    needs = ("dali_pipes", "nvidia.dali")
+
+    def __init__(self, requests: Sequence[Request], setting: Setting) -> None:
+        from dali_pipes import ClipRequest, ClipStream, View
+
+        self.setting = setting
+        self.requests = [
+            ClipRequest(
+                request.video, tuple(View(speed, at) for speed, at in zip(request.speeds, request.starts, strict=True))
+            )
+            for request in requests
+        ]
+        self.stream = ClipStream(
+            setting.corpus,
+            frames=setting.frames,
+            size=setting.size,
+            batch_size=setting.batch_size,
+            views=len(requests[0].numbers),
+            device=str(setting.device),
+            augment=None,
+            dtype="float16" if setting.dtype is torch.float16 else "float32",
+            threads=setting.workers,
+        )
+
+    def epoch(self, batches: Sequence[Sequence[int]]) -> Iterator[torch.Tensor]:
+        for batch in self.stream.map([self.requests[number] for number in batch] for batch in batches):
+            yield batch.clips
+
+    def close(self) -> None:
+        self.stream.close()
