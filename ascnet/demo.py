@@ -24,12 +24,11 @@ from ascnet.config import Config
 from ascnet.errors import UserError
 from ascnet.evaluate.command import compare, protocol_of, save, show
 from ascnet.evaluate.figures import contact_sheet
-from ascnet.evaluate.progress import Meter
 from ascnet.evaluate.run import untrained_encoder
 from ascnet.evaluate.tables import write_json
 from ascnet.precision import pick_device
 from ascnet.pretrain import pretrain
-from dali_pipes import Corpus, make_demo_corpus
+from dali_pipes import Corpus, Progress, make_demo_corpus
 
 MARK = "demo.json"
 """Written into the demo's folder first; only a folder that holds it is ever emptied."""
@@ -81,7 +80,7 @@ def run_demo(
     _claim(folder, settings)
 
     console.print(f"1. {settings.videos} generated videos in {folder / 'videos'}", soft_wrap=True)
-    with Meter(settings.videos, "draw", unit="videos") as meter:
+    with Progress("draw", settings.videos) as meter:
         splits = make_demo_corpus(
             folder / "videos", **asdict(settings), report=lambda done, _: meter.advance(done - meter.done)
         )

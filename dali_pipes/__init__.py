@@ -2,15 +2,44 @@
 
 from __future__ import annotations
 
-from dali_pipes.augment import Augment, Draws
-from dali_pipes.clips.request import ClipBatch, ClipRequest, Key, View
-from dali_pipes.clips.sampler import ClipSampler, even_requests
-from dali_pipes.corpus import Corpus, Video
-from dali_pipes.corpus.synthetic import make_demo_corpus
-from dali_pipes.errors import DataError, VideoError
-from dali_pipes.loader import SpeedLoader
-from dali_pipes.prepare import read_frames
-from dali_pipes.stream import ClipStream, StreamStats
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dali_pipes.augment import Augment, Draws
+    from dali_pipes.clips.request import ClipBatch, ClipRequest, Key, View
+    from dali_pipes.clips.sampler import ClipSampler, even_requests
+    from dali_pipes.corpus import Corpus, Video
+    from dali_pipes.corpus.synthetic import make_demo_corpus
+    from dali_pipes.errors import DataError, VideoError
+    from dali_pipes.loader import SpeedLoader
+    from dali_pipes.prepare import read_frames
+    from dali_pipes.progress import Progress, track
+    from dali_pipes.stream import ClipStream, StreamStats
+
+# Where each name is found. Looked up when first used (PEP 562): torch and DALI take seconds to import, and neither the
+# processes that probe videos nor the command line need them.
+_HOME = {
+    "Augment": "augment",
+    "ClipBatch": "clips.request",
+    "ClipRequest": "clips.request",
+    "ClipSampler": "clips.sampler",
+    "ClipStream": "stream",
+    "Corpus": "corpus",
+    "DataError": "errors",
+    "Draws": "augment",
+    "Key": "clips.request",
+    "Progress": "progress",
+    "SpeedLoader": "loader",
+    "StreamStats": "stream",
+    "Video": "corpus",
+    "VideoError": "errors",
+    "View": "clips.request",
+    "even_requests": "clips.sampler",
+    "make_demo_corpus": "corpus.synthetic",
+    "read_frames": "prepare",
+    "track": "progress",
+}
 
 __all__ = [
     "Augment",
@@ -22,6 +51,7 @@ __all__ = [
     "DataError",
     "Draws",
     "Key",
+    "Progress",
     "SpeedLoader",
     "StreamStats",
     "Video",
@@ -30,4 +60,17 @@ __all__ = [
     "even_requests",
     "make_demo_corpus",
     "read_frames",
+    "track",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

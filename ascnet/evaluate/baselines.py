@@ -11,9 +11,8 @@ from PIL import Image
 
 from ascnet.errors import UserError
 from ascnet.evaluate.features import Features
-from ascnet.evaluate.progress import track
 from ascnet.evaluate.retrieve import KS
-from dali_pipes import Corpus, VideoError, read_frames
+from dali_pipes import Corpus, VideoError, read_frames, track
 
 GRID = 32
 """Descriptors are made at GRID x GRID: coarse enough not to ask for the exact place."""
@@ -78,7 +77,7 @@ def describe(corpus: Corpus, rows: Sequence[int], *, frames: int = 100, progress
     vectors: dict[str, list[NDArray[np.float32]]] = {name: [] for name in DESCRIPTORS}
     kept: list[int] = []
     failed: dict[int, str] = {}
-    for row in track([int(r) for r in rows], "describe", unit="videos", enabled=progress):
+    for row in track([int(r) for r in rows], "describe", enabled=progress):
         total = int(corpus.frames[row])
         first = max(0, (total - frames) // 2)
         try:

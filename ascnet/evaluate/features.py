@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ascnet.errors import UserError
-from ascnet.evaluate.progress import Meter
 from ascnet.evaluate.protocols import Protocol
 from ascnet.precision import Precision
-from dali_pipes import ClipStream, Corpus, even_requests
+from dali_pipes import ClipStream, Corpus, Progress, even_requests
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ def extract(
         threads=threads,
     )
     encoder = encoder.to(device)
-    with stream, Meter(len(wanted), "features", enabled=progress) as meter, _evaluating(encoder):
+    with stream, Progress("features", len(wanted), enabled=progress) as meter, _evaluating(encoder):
         for asked, batch in zip(batches, stream.map(batches), strict=True):
             found = _describe(encoder, batch.clips, batch_size, precision)
             for at, (request, delivered) in enumerate(zip(asked, batch.requests, strict=True)):

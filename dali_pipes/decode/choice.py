@@ -73,8 +73,8 @@ def _obstacle(video: Video, device: str) -> str:
         return f"the picture is rotated by {video.rotation} degrees, which DALI's decoder does not undo"
     if video.numbering != "pts":
         return "the container stores no usable presentation time stamps"
-    if video.codec == "vp8":
-        return "VP8 may hold packets that show no frame, which DALI counts as frames"
+    if not video.sliceable:
+        return "its packets are not its frames (hidden frames, edit lists, damage, starts that are no clean ones)"
     if device == "gpu":
         width, height = GPU_CODECS[video.codec]
         if video.width < width or video.height < height:
@@ -85,7 +85,7 @@ def _obstacle(video: Video, device: str) -> str:
 def survey(corpus: Corpus, device: str, decoder: Decoder = "auto") -> dict[Choice, int]:
     """Counts the usable videos of a corpus by the decoder they would get."""
     # Only these columns decide, so each of their combinations is looked at once: a corpus has few.
-    names = ("codec", "pixel_format", "uniform", "rotation", "numbering", "width", "height")
+    names = ("codec", "pixel_format", "uniform", "sliceable", "rotation", "numbering", "width", "height")
     columns = [corpus.column(name) for name in names]
     usable = corpus.select(None)
     if not len(usable):

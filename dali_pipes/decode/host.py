@@ -132,7 +132,9 @@ def _by_pts(
     container: InputContainer, stream: VideoStream, video: Video, run: Range, *, strict: bool
 ) -> Iterator[tuple[int, av.VideoFrame]]:
     context = stream.codec_context
-    skips = video.codec in _SKIPS_UNREFERENCED
+    # Only where each packet is a frame does having sent a packet mean that its frame will come out, and the same frame
+    # whatever was skipped.
+    skips = video.sliceable and video.codec in _SKIPS_UNREFERENCED
     wanted = set(run.wanted.tolist())
     unsent = set(wanted)
     for i, packet in enumerate(container.demux(stream)):
@@ -146,7 +148,7 @@ def _by_pts(
         unsent.discard(number)
         for frame in context.decode(packet):
             yield number_of(video, frame.pts), frame
-        if not unsent:
+        if video.sliceable and not unsent:
             break
     # The end of the stream makes the decoder hand out what it holds back for reordering; reading on instead would
     # decode frames only to throw them away.

@@ -42,9 +42,12 @@ def plan(frames: NDArray[np.int64], key_frames: NDArray[np.int64], key_timestamp
         key_frames: Sorted numbers of the frames where decoding can begin.
         key_timestamps: Where to seek to for each of those.
     """
+    if not len(frames):
+        return []
     governing = np.maximum(np.searchsorted(key_frames, frames, side="right") - 1, 0)
     keys = key_frames[governing]
-    begins = np.flatnonzero(np.concatenate([[True], keys[1:] > frames[:-1]]))
+    apart = (governing[1:] > governing[:-1]) & (keys[1:] > frames[:-1])
+    begins = np.flatnonzero(np.concatenate([[True], apart]))
     ends = np.append(begins[1:], len(frames))
     return [
         Range(int(keys[a]), int(key_timestamps[governing[a]]), frames[a:b]) for a, b in zip(begins, ends, strict=True)

@@ -1,0 +1,376 @@
+"""The corpus: one Parquet row per video, with all that sampling and decoding need to know about it.
+
+The columns and their meaning are in docs/corpus.md. Rows stay in Arrow and numpy: opening a corpus of a million videos
+builds no Python object per row, and `corpus[i]` makes one `Video` when it is asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from dali_pipes.errors import DataError
+
+VERSION = 1
+_VERSION_KEY = b"dali_pipes.corpus.version"
+
+SCHEMA = pa.schema(
+    [
+        ("uri", pa.string()),
+        ("label", pa.string()),
+        ("split", pa.string()),
+        ("group", pa.string()),
+        ("codec", pa.string()),
+        ("pixel_format", pa.string()),
+        ("width", pa.int64()),
+        ("height", pa.int64()),
+        ("rotation", pa.int64()),
+        ("frames", pa.int64()),
+        ("time_base_num", pa.int64()),
+        ("time_base_den", pa.int64()),
+        ("start", pa.int64()),
+        ("step", pa.float64()),
+        ("rate", pa.float64()),
+        ("constant", pa.bool_()),
+        ("key_frames", pa.list_(pa.int64())),
+        ("key_timestamps", pa.list_(pa.int64())),
+        ("timestamps", pa.list_(pa.int64())),
+        ("numbering", pa.string()),
+        ("uniform", pa.bool_()),
+        ("sliceable", pa.bool_()),
+        ("duration", pa.float64()),
+        ("bytes", pa.int64()),
+        ("mtime_ns", pa.int64()),
+        ("error", pa.string()),
+        ("notes", pa.string()),
+    ],
+    metadata={_VERSION_KEY: str(VERSION).encode()},
+)
+# What a corpus is, apart from where its files lie and when they were copied there.
+_CONTENT: tuple[str, ...]
+_CONTENT = ("label", "split", "group", "codec", "pixel_format", "numbering", "width", "height", "rotation", "frames")
+_CONTENT += ("time_base_num", "time_base_den", "start", "step", "constant", "uniform", "sliceable", "bytes")
+
+
+@dataclass(frozen=True, eq=False)
+class Video:
+    """One row of a corpus.
+
+    Attributes:
+        index: Row number in the corpus.
+        uri: Absolute path.
+        label: Class name, "" where unknown.
+        split: "train", "test", "val" or "".
+        group: Videos of one group are cut from one recording or show one person; "" where unknown.
+        codec: FFmpeg's codec name (h264, hevc, vp9, av1, mpeg4, mjpeg, ...).
+        pixel_format: FFmpeg's name of the decoded pixel format.
+        width: Of the decoded picture, pixels, before rotation.
+        height: Of the decoded picture, pixels, before rotation.
+        rotation: Degrees clockwise that show the picture upright: 0, 90, 180 or 270.
+        frames: Number of frames that a sequential decode yields.
+        time_base_num: Seconds per tick, numerator.
+        time_base_den: Seconds per tick, denominator.
+        start: Time stamp of frame 0, ticks.
+        step: Mean ticks per frame.
+        rate: Average frames/s.
+        constant: Whether frame i lies at `start + i * step`, to within max(1 tick, 5 % of a step).
+        key_frames: Display numbers of the frames where decoding can start, ascending, the first one 0; int64 (K,).
+        key_timestamps: Time stamps to seek to for these, ticks; int64 (K,).
+        timestamps: Time stamp of every frame, ascending, int64 (frames,); None where `constant`.
+        numbering: "pts": a decoded frame's number follows from its time stamp; "count": only by counting from a key
+            frame on.
+        uniform: Whether all frames have one size and pixel format, as far as the packets tell.
+        sliceable: Whether every packet shows one frame and says which, so that a run of packets cut out of the video
+            decodes to the frames it holds and to no others.
+        duration: Seconds.
+        bytes: Size of the file.
+        mtime_ns: Modification time of the file, nanoseconds.
+        error: Why the video cannot be used; "" where it can.
+        notes: What is unusual about it, in words; "" where nothing is.
+    """
+
+    index: int
+    uri: str
+    label: str
+    split: str
+    group: str
+    codec: str
+    pixel_format: str
+    width: int
+    height: int
+    rotation: int
+    frames: int
+    time_base_num: int
+    time_base_den: int
+    start: int
+    step: float
+    rate: float
+    constant: bool
+    key_frames: np.ndarray
+    key_timestamps: np.ndarray
+    timestamps: np.ndarray | None
+    numbering: str
+    uniform: bool
+    sliceable: bool
+    duration: float
+    bytes: int
+    mtime_ns: int
+    error: str
+    notes: str
+
+    @property
+    def time_base(self) -> Fraction:
+        """Seconds per tick."""
+        return Fraction(self.time_base_num, self.time_base_den)
+
+    @property
+    def shown_width(self) -> int:
+        """Width after rotation, pixels."""
+        return self.height if self.rotation in (90, 270) else self.width
+
+    @property
+    def shown_height(self) -> int:
+        """Height after rotation, pixels."""
+        return self.width if self.rotation in (90, 270) else self.height
+
+
+class Corpus(Sequence[Video]):
+    """The videos that there are, with their labels and splits.
+
+    Args:
+        table: Rows with the columns of `SCHEMA`.
+        path: The file that the rows come from, for messages; None where they come from none.
+    """
+
+    def __init__(self, table: pa.Table, path: Path | None = None) -> None:
+        missing = [name for name in SCHEMA.names if name not in table.column_names]
+        if missing:
+            raise DataError(f"{path or 'corpus'}: not a corpus: column {missing[0]!r} is missing")
+        self.table = table.select(SCHEMA.names).cast(SCHEMA).combine_chunks()
+        self.path = path
+        self._columns: dict[str, np.ndarray] = {}
+        self._lists: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Corpus:
+        """Read a corpus file.
+
+        Raises:
+            DataError: The file is missing, is no Parquet file, or was written in another format version.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise DataError(f"{path}: no such corpus file; `dali-pipes index FOLDER -o {path}` makes one")
+        try:
+            table = pq.read_table(path)
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{path}: not a Parquet file ({_first_line(error)})") from error
+        version = (table.schema.metadata or {}).get(_VERSION_KEY)
+        if version is None:
+            raise DataError(f"{path}: not a corpus: `dali-pipes index` did not write it")
+        if version != str(VERSION).encode():
+            raise DataError(
+                f"{path}: corpus format {version.decode()}, this version reads {VERSION}; index the folder again"
+            )
+        return cls(table, path)
+
+    @classmethod
+    def build(
+        cls,
+        root: str | os.PathLike[str],
+        layout: str = "folders",
+        *,
+        output: str | os.PathLike[str] | None = None,
+        **options: Any,
+    ) -> Corpus:
+        """Index a folder of videos; see `dali_pipes.corpus.build.build` for the options."""
+        from dali_pipes.corpus.build import build
+
+        return build(root, layout, output=output, **options)
+
+    @classmethod
+    def from_rows(cls, rows: Sequence[Mapping[str, Any]]) -> Corpus:
+        """Make a corpus of dictionaries with the columns as keys."""
+        return cls(pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMA))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the corpus; the file appears whole or not at all."""
+        path = Path(path)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        os.close(handle)
+        try:
+            pq.write_table(self.table, name, compression="zstd")
+            os.chmod(name, 0o666 & ~_umask())
+            os.replace(name, path)
+        except BaseException:
+            os.unlink(name)
+            raise
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def __iter__(self) -> Iterator[Video]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, index: int) -> Video:  # type: ignore[override]
+        """The video in a row (negative numbers count from the end)."""
+        row = int(index)
+        if not -len(self) <= row < len(self):
+            raise IndexError(f"video {index}: the corpus has {len(self)}")
+        row %= len(self)
+        return Video(index=row, **{name: self._cell(name, row) for name in SCHEMA.names})
+
+    def _cell(self, name: str, row: int) -> Any:
+        kind = SCHEMA.field(name).type
+        if pa.types.is_list(kind):
+            column = self.table.column(name)
+            if not column[row].is_valid:
+                return None
+            if name not in self._lists:
+                array = column.chunk(0)
+                self._lists[name] = (array.offsets.to_numpy(), array.values.to_numpy(zero_copy_only=False))
+            offsets, values = self._lists[name]
+            return values[offsets[row] : offsets[row + 1]]
+        if pa.types.is_string(kind):
+            return self.table.column(name)[row].as_py()
+        return self.column(name)[row].item()
+
+    def column(self, name: str) -> np.ndarray:
+        """A whole column, (N,): numbers as int64, float64 or bool, text as objects."""
+        if name not in self._columns:
+            if name not in SCHEMA.names:
+                raise DataError(f"column {name!r}: a corpus has {', '.join(SCHEMA.names)}")
+            array = self.table.column(name).to_numpy()
+            array.flags.writeable = False
+            self._columns[name] = array
+        return self._columns[name]
+
+    @property
+    def frames(self) -> np.ndarray:
+        """Frames of each video, int64 (N,)."""
+        return self.column("frames")
+
+    @property
+    def rate(self) -> np.ndarray:
+        """Average frames/s of each video, float64 (N,)."""
+        return self.column("rate")
+
+    @property
+    def duration(self) -> np.ndarray:
+        """Seconds of each video, float64 (N,)."""
+        return self.column("duration")
+
+    @property
+    def step(self) -> np.ndarray:
+        """Ticks per frame of each video, float64 (N,)."""
+        return self.column("step")
+
+    @property
+    def start(self) -> np.ndarray:
+        """Time stamp of each video's frame 0, int64 (N,)."""
+        return self.column("start")
+
+    @property
+    def width(self) -> np.ndarray:
+        """Decoded width of each video, pixels before rotation, int64 (N,)."""
+        return self.column("width")
+
+    @property
+    def height(self) -> np.ndarray:
+        """Decoded height of each video, pixels before rotation, int64 (N,)."""
+        return self.column("height")
+
+    @property
+    def constant(self) -> np.ndarray:
+        """Whether each video has a constant frame rate, bool (N,)."""
+        return self.column("constant")
+
+    @cached_property
+    def usable(self) -> np.ndarray:
+        """Videos that can be sampled: no error and at least one frame, bool (N,)."""
+        return np.asarray(pc.equal(self.table.column("error"), "").to_numpy() & (self.frames > 0), dtype=np.bool_)
+
+    @cached_property
+    def classes(self) -> list[str]:
+        """Names of the classes, sorted."""
+        return _distinct(self.table.column("label"))
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """Number of each video's class in `classes`, -1 where unknown, int64 (N,)."""
+        found = pc.index_in(self.table.column("label"), pa.array(self.classes, pa.string()))
+        return pc.fill_null(found, -1).to_numpy().astype(np.int64)
+
+    @cached_property
+    def groups(self) -> np.ndarray:
+        """Group number of each video, int64 (N,); a video without a group has a number of its own."""
+        names = self.table.column("group")
+        known = _distinct(names)
+        found = pc.fill_null(pc.index_in(names, pa.array(known, pa.string())), -1).to_numpy().astype(np.int64)
+        alone = found < 0
+        found[alone] = len(known) + np.arange(int(alone.sum()))
+        return found
+
+    @cached_property
+    def splits(self) -> list[str]:
+        """Names of the splits that occur, sorted, without ""."""
+        return _distinct(self.table.column("split"))
+
+    def select(self, split: Literal["train", "test", "val"] | str | None = None) -> np.ndarray:
+        """Row numbers of the usable videos, int64 (n,).
+
+        Args:
+            split: Only those of this split; None for all.
+
+        Raises:
+            DataError: No video has that split.
+        """
+        if split is None:
+            return np.flatnonzero(self.usable).astype(np.int64)
+        if split not in self.splits:
+            raise DataError(f"split {split!r}: {self.path or 'the corpus'} has {', '.join(self.splits) or 'no splits'}")
+        return np.flatnonzero(self.usable & pc.equal(self.table.column("split"), split).to_numpy()).astype(np.int64)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits that tell corpora apart by content, wherever and whenever files were copied."""
+        digest = hashlib.sha256(str(VERSION).encode())
+        # Only base names: the same videos under another root are the same corpus.
+        names = pc.replace_substring_regex(self.table.column("uri"), r"^.*/", "")
+        usable = self.usable.tobytes()
+        for text in (names, *(self.table.column(name) for name in _CONTENT if SCHEMA.field(name).type == pa.string())):
+            digest.update("\0".join(text.to_pylist()).encode())
+        for name in _CONTENT:
+            if SCHEMA.field(name).type != pa.string():
+                digest.update(self.column(name).tobytes())
+        for name in ("key_frames", "key_timestamps", "timestamps"):
+            digest.update(pc.list_flatten(self.table.column(name)).to_numpy().tobytes())
+        digest.update(usable)
+        return digest.hexdigest()[:16]
+
+
+def _distinct(column: pa.ChunkedArray) -> list[str]:
+    return sorted(name for name in pc.unique(column).to_pylist() if name)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _umask() -> int:
+    # The only way to read it is to set it.
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
