@@ -43,6 +43,7 @@ def read_from(video: Video, key: int) -> Iterator[tuple[int, av.VideoFrame]]:
     """Numbered frames from a key frame on, as the columns of the row say they are to be read."""
     with av.open(video.uri, metadata_errors="ignore") as container:
         stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
         if key > 0:
             container.seek(int(video.key_timestamps[key]), stream=stream, backward=True, any_frame=False)
         counted = int(video.key_frames[key])

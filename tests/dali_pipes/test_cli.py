@@ -75,7 +75,7 @@ def test_stopped_by_a_signal_it_leaves_no_process_and_goes_on_later(
         time.sleep(0.01)
     workers = [int(word) for word in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
     process.send_signal(number)
-    assert process.communicate(timeout=20)[1].strip().startswith("dali-pipes: ")
+    assert process.communicate(timeout=20)[1].splitlines()[-1].startswith("dali-pipes: ")
     assert process.returncode == code
     assert workers and not any(Path(f"/proc/{worker}").exists() for worker in workers)
     assert not output.exists()
