@@ -33,6 +33,7 @@ def build_model(config: Config) -> ASCNet:
         encoder,
         projector_hidden=section.projector_hidden,
         projector_dim=section.projector_dim,
+        projector_norm=section.projector_norm,
         predictor_hidden=section.predictor_hidden,
         gamma=config.gamma,
         normalize=section.normalize,

@@ -85,6 +85,9 @@ class ModelConfig:
     options: dict[str, Any] = key({}, "Further arguments of the encoder, such as {stem_stride: [1, 2, 2]}.")
     projector_hidden: int = key(4096, "Hidden units of the projectors g_a and g_m.", at_least=1)
     projector_dim: int = key(256, "Output units of projectors and predictors.", at_least=1)
+    projector_norm: bool = key(
+        False, "End the projectors with batch normalisation, without scale and shift; helps short runs."
+    )
     predictor_hidden: int = key(4096, "Hidden units of the predictors h_a and h_m.", at_least=1)
     normalize: bool = key(True, "Scale both sides of a loss, and bank rows, to length 1; false: raw features.")
 

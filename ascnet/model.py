@@ -38,11 +38,11 @@ class Losses:
 class Network(nn.Module):
     """Encoder f with projectors g_a (appearance) and g_m (motion): what has an online and a target copy."""
 
-    def __init__(self, encoder: nn.Module, hidden: int, dim: int) -> None:
+    def __init__(self, encoder: nn.Module, hidden: int, dim: int, *, norm: bool = False) -> None:
         super().__init__()
         self.encoder = encoder
-        self.g_a = MLP(encoder.dim, hidden, dim)  # type: ignore[arg-type]
-        self.g_m = MLP(encoder.dim, hidden, dim)  # type: ignore[arg-type]
+        self.g_a = MLP(encoder.dim, hidden, dim, norm=norm)  # type: ignore[arg-type]
+        self.g_m = MLP(encoder.dim, hidden, dim, norm=norm)  # type: ignore[arg-type]
 
 
 class ASCNet(nn.Module):
@@ -65,6 +65,7 @@ class ASCNet(nn.Module):
         *,
         projector_hidden: int = 4096,
         projector_dim: int = 256,
+        projector_norm: bool = False,
         predictor_hidden: int = 4096,
         gamma: float = 0.5,
         normalize: bool = True,
@@ -74,12 +75,13 @@ class ASCNet(nn.Module):
             encoder: A module with `dim` and forward (B, 3, T, H, W) -> (B, dim); it becomes the online encoder.
             projector_hidden: Hidden units of g_a and g_m.
             projector_dim: Output units D of projectors and predictors.
+            projector_norm: End the projectors with batch normalisation.
             predictor_hidden: Hidden units of h_a and h_m.
             gamma: Weight of the speed loss.
             normalize: Scale both sides of a loss to length 1.
         """
         super().__init__()
-        self.online = Network(encoder, projector_hidden, projector_dim)  # line 1
+        self.online = Network(encoder, projector_hidden, projector_dim, norm=projector_norm)  # line 1
         self.h_a = MLP(projector_dim, predictor_hidden, projector_dim)
         self.h_m = MLP(projector_dim, predictor_hidden, projector_dim)
         self.target = deepcopy(self.online).requires_grad_(False)  # line 2

@@ -50,6 +50,8 @@ class Literal:
         for key, value in running:
             self.weights[key] = 0.9 * self.weights[key] + 0.1 * value.detach()
         x = (x - mean.view(shape)) / (variance.view(shape) + 1e-5).sqrt()
+        if f"{name}.weight" not in self.weights:
+            return x
         return x * self.weights[f"{name}.weight"].view(shape) + self.weights[f"{name}.bias"].view(shape)
 
     def conv(self, name: str, x: Tensor, stride: Size = 1, padding: Size = 1) -> Tensor:
@@ -69,7 +71,8 @@ class Literal:
 
     def head(self, name: str, x: Tensor) -> Tensor:
         x = self.batch_norm(f"{name}.1", x @ self.weights[f"{name}.0.weight"].T).clamp(min=0)
-        return x @ self.weights[f"{name}.3.weight"].T + self.weights[f"{name}.3.bias"]
+        x = x @ self.weights[f"{name}.3.weight"].T + self.weights[f"{name}.3.bias"]
+        return self.batch_norm(f"{name}.4", x) if f"{name}.4.running_mean" in self.weights else x
 
     def unit(self, x: Tensor) -> Tensor:
         return torch.stack([row / sum(value**2 for value in row).sqrt() for row in x]) if self.normalize else x
@@ -142,12 +145,13 @@ def assert_weights(ours: Weights, literal: Literal) -> None:
         torch.testing.assert_close(ours[name], expected, rtol=1e-9, atol=1e-11, msg=lambda m, name=name: f"{name}: {m}")
 
 
-@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize(("normalize", "norm"), [(True, False), (True, True), (False, False)])
 @pytest.mark.parametrize("channels_last", [True, False])
 def test_every_step_of_a_run_equals_algorithm_1_to_the_letter(
-    tmp_path: Path, normalize: bool, channels_last: bool
+    tmp_path: Path, normalize: bool, norm: bool, channels_last: bool
 ) -> None:
-    config = tiny(*SETTINGS, f"model.normalize={normalize}", f"channels_last={channels_last}")
+    model = f"model.normalize={normalize}", f"model.projector_norm={norm}"
+    config = tiny(*SETTINGS, *model, f"channels_last={channels_last}")
     corpus = MadeCorpus(12)
     summary = pretrain(config, corpus, tmp_path, open_data=open_made)  # type: ignore[arg-type]
     assert summary["steps"] == STEPS
