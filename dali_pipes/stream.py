@@ -240,6 +240,7 @@ class _Engine:
         self.spares = spares
         self.window = window
         self.device = device
+        self.cuda_stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self.stats = stats
         self.bad: dict[int, str] = {}
         self.host_only: set[int] = set()
@@ -266,10 +267,11 @@ class _Engine:
                 result = self.done.get(timeout=1.0)
             except queue.Empty:
                 continue
-            if (
-                isinstance(result, ClipBatch) and result.clips.is_cuda
-            ):  # made on the graph thread's CUDA stream, used on the caller's
-                torch.cuda.current_stream(self.device).wait_stream(torch.cuda.default_stream(self.device))
+            if isinstance(result, ClipBatch) and result.clips.is_cuda:
+                # Made on the graph thread's stream, used on the caller's: their memory must not be used again before
+                # the caller's stream is done with it.
+                for tensor in (result.clips, result.speeds, result.videos):
+                    tensor.record_stream(torch.cuda.current_stream(self.device))
             return result
 
     def close(self) -> None:
@@ -341,8 +343,16 @@ class _Engine:
         assert self.graph is not None
         pipeline.feed(self.graph, self.spec, samples)
         # Through DLPack, without a copy; as_tensor() because all samples have one shape.
-        outputs = [torch.from_dlpack(out.as_tensor()) for out in self.graph.run()]
-        return outputs[0].unsqueeze(1) if len(outputs) == 1 else torch.stack(outputs, dim=1)
+        if self.cuda_stream is None:
+            outputs = [torch.from_dlpack(out.as_tensor()) for out in self.graph.run()]
+            return outputs[0].unsqueeze(1) if len(outputs) == 1 else torch.stack(outputs, dim=1)
+        # A stream of its own, so that waiting for the copy is not waiting for the training step; and it must be waited
+        # for, since DALI uses the outputs' memory again as soon as they are dropped.
+        with torch.cuda.stream(self.cuda_stream):
+            outputs = [torch.from_dlpack(out.as_tensor()) for out in self.graph.run()]
+            clips = torch.stack(outputs, dim=1)
+            self.cuda_stream.synchronize()
+        return clips
 
     def _without_undecodable(self, prepared: list[_Prepared], error: RuntimeError) -> list[_Prepared]:
         """The same batch, with what DALI cannot decode decoded on the host.
