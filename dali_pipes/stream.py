@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import queue
@@ -252,6 +253,7 @@ class _Engine:
         self.workers = Workers(spec.threads, "dali_pipes-decode")
         self.thread = threading.Thread(target=self._run, name="dali_pipes-graph", daemon=True)
         self.thread.start()
+        _OPEN.add(self)
 
     def submit(self, requests: tuple[ClipRequest, ...]) -> None:
         if self.stopping.is_set():
@@ -384,6 +386,17 @@ class _Engine:
         with self.lock:
             self.host_only.add(video)
             self.stats.host_decoded[uri] = reason
+
+
+# DALI takes itself down when the interpreter exits and must not meet a graph at work. Hooks run in reverse order, and
+# DALI registered its own when it was imported above.
+_OPEN: weakref.WeakSet[_Engine] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    for engine in list(_OPEN):
+        engine.close()
 
 
 def resolve_device(device: str) -> torch.device:
