@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dali_pipes.augment import Augment, Draws
+    from dali_pipes.background import StreamStats
     from dali_pipes.clips.request import ClipBatch, ClipRequest, Key, View
     from dali_pipes.clips.sampler import ClipSampler, even_requests
     from dali_pipes.corpus import Corpus, Video
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from dali_pipes.loader import SpeedLoader
     from dali_pipes.prepare import read_frames
     from dali_pipes.progress import Progress, track
-    from dali_pipes.stream import ClipStream, StreamStats
+    from dali_pipes.stream import ClipStream
 
 # Where each name is found. Looked up when first used (PEP 562): torch and DALI take seconds to import, and neither the
 # processes that probe videos nor the command line need them.
@@ -31,7 +32,7 @@ _HOME = {
     "Key": "clips.request",
     "Progress": "progress",
     "SpeedLoader": "loader",
-    "StreamStats": "stream",
+    "StreamStats": "background",
     "Video": "corpus",
     "VideoError": "errors",
     "View": "clips.request",

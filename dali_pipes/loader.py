@@ -9,13 +9,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from dali_pipes.augment import Augment
+from dali_pipes.background import StreamStats
 from dali_pipes.clips.request import ClipBatch, ClipRequest
 from dali_pipes.clips.sampler import ClipSampler, SpeedOrder, Window
 from dali_pipes.clips.speed import Short
 from dali_pipes.decode.choice import Decoder
 from dali_pipes.errors import DataError
 from dali_pipes.pipeline import DType
-from dali_pipes.stream import ClipStream, StreamStats
+from dali_pipes.stream import ClipStream
 
 if TYPE_CHECKING:
     from dali_pipes.corpus import Corpus

@@ -1,0 +1,243 @@
+"""The threads behind a stream: requests are prepared by workers, and one thread runs the graph over whole batches.
+
+Also what happens when a video cannot be decoded: its request is replaced on the host, before DALI sees it, and a video
+that only DALI fails on is decoded on the host from then on.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import queue
+import threading
+import weakref
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from dali_pipes import pipeline
+from dali_pipes.clips.request import ClipBatch, ClipRequest
+from dali_pipes.clips.sampler import Window, replacement
+from dali_pipes.errors import DataError, VideoError
+from dali_pipes.pipeline import GraphSpec, Sample
+from dali_pipes.prepare import Preparer
+from dali_pipes.workers import Workers
+
+if TYPE_CHECKING:
+    from nvidia.dali.pipeline import Pipeline
+
+logger = logging.getLogger("dali_pipes")
+
+# A request whose replacements fail as well, this many times in a row, says that the corpus is not what its index says.
+MOST_ATTEMPTS = 8
+
+
+@dataclass
+class StreamStats:
+    """What a stream has done so far.
+
+    Attributes:
+        batches: Batches delivered.
+        samples: Requests delivered.
+        replaced: Requests that another video took the place of.
+        bad: Address and reason of each video that could not be decoded.
+        host_decoded: Address and reason of each video that DALI failed to decode and the host decodes instead.
+        waited: Seconds that callers of ``get`` have waited.
+    """
+
+    batches: int = 0
+    samples: int = 0
+    replaced: int = 0
+    bad: dict[str, str] = field(default_factory=dict)
+    host_decoded: dict[str, str] = field(default_factory=dict)
+    waited: float = 0.0
+
+
+_Prepared = tuple[ClipRequest, Sample]
+
+
+class Engine:
+    """The threads behind a stream. Knows nothing of the stream itself, so that dropping the stream ends them."""
+
+    def __init__(
+        self,
+        preparer: Preparer,
+        spec: GraphSpec,
+        spares: np.ndarray,
+        window: Window,
+        device: torch.device,
+        stats: StreamStats,
+    ) -> None:
+        self.preparer = preparer
+        self.on_host = replace(preparer, decoder="host")
+        self.spec = spec
+        self.spares = spares
+        self.window = window
+        self.device = device
+        self.cuda_stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self.stats = stats
+        self.bad: dict[int, str] = {}
+        self.host_only: set[int] = set()
+        self.lock = threading.Lock()
+        self.stopping = threading.Event()
+        self.graph: Pipeline | None = pipeline.build(spec)
+        self.jobs: queue.SimpleQueue[tuple[Future[_Prepared], ...] | None] = queue.SimpleQueue()
+        self.done: queue.SimpleQueue[ClipBatch | BaseException] = queue.SimpleQueue()
+        self.workers = Workers(spec.threads, "dali_pipes-decode")
+        self.thread = threading.Thread(target=self._run, name="dali_pipes-graph", daemon=True)
+        self.thread.start()
+        _OPEN.add(self)
+
+    def submit(self, requests: tuple[ClipRequest, ...]) -> None:
+        if self.stopping.is_set():
+            raise DataError("the stream is closed")
+        self.jobs.put(tuple(self.workers.submit(self._prepare, request) for request in requests))
+
+    def get(self) -> ClipBatch | BaseException:
+        """The next batch, or the error in its place."""
+        while True:
+            if self.stopping.is_set():
+                raise DataError("the stream is closed")
+            try:
+                result = self.done.get(timeout=1.0)
+            except queue.Empty:
+                continue
+            if isinstance(result, ClipBatch) and result.clips.is_cuda:
+                # Made on the graph thread's stream, used on the caller's: their memory must not be used again before
+                # the caller's stream is done with it.
+                for tensor in (result.clips, result.speeds, result.videos):
+                    tensor.record_stream(torch.cuda.current_stream(self.device))
+            return result
+
+    def close(self) -> None:
+        self.stopping.set()
+        self.jobs.put(None)
+        self.workers.close()
+        if threading.current_thread() is not self.thread:
+            self.thread.join()
+        self.graph = None
+
+    def _prepare(self, request: ClipRequest) -> _Prepared:
+        """Prepares a request, or the first of its replacements that can be decoded."""
+        preparer, wanted = self.preparer, request
+        for attempt in range(1, MOST_ATTEMPTS + 1):
+            reason = self.bad.get(request.video)
+            if reason is None:
+                try:
+                    return request, (self.on_host if request.video in self.host_only else preparer)(request)
+                except VideoError as error:
+                    reason = self._remember(request.video, error)
+            with self.lock:
+                self.stats.replaced += attempt == 1
+            if self.stopping.is_set():
+                break
+            request = replacement(
+                wanted, attempt, preparer.corpus, self.spares, preparer.frames, preparer.fps, self.window
+            )
+        uri = preparer.corpus[wanted.video].uri
+        raise VideoError(uri, f"neither it nor {MOST_ATTEMPTS - 1} replacements could be decoded; the last: {reason}")
+
+    def _remember(self, video: int, error: VideoError) -> str:
+        with self.lock:
+            if video not in self.bad:
+                logger.warning("%s; another video takes its place", error)
+            self.bad[video] = error.reason
+            self.stats.bad[error.uri] = error.reason
+        return error.reason
+
+    def _run(self) -> None:
+        """The graph's thread: one batch after another."""
+        while (job := self.jobs.get()) is not None and not self.stopping.is_set():
+            try:
+                prepared = [future.result() for future in job]
+                self.done.put(self._batch(prepared))
+            except BaseException as error:  # whatever it is belongs to the caller of get()
+                self.done.put(error)
+
+    def _batch(self, prepared: list[_Prepared]) -> ClipBatch:
+        try:
+            clips = self._clips([sample for _, sample in prepared])
+        except RuntimeError as error:
+            prepared = self._without_undecodable(prepared, error)
+            clips = self._clips([sample for _, sample in prepared])
+        requests = tuple(request for request, _ in prepared)
+        batch = ClipBatch(
+            clips=clips,
+            speeds=torch.tensor([[v.speed for v in r.views] for r in requests], dtype=torch.float32),
+            videos=torch.tensor([r.video for r in requests], dtype=torch.int64),
+            starts=torch.tensor([[v.start for v in r.views] for r in requests], dtype=torch.int64),
+            requests=requests,
+            epoch=-1,
+            positions=torch.tensor([r.key.position for r in requests], dtype=torch.int64),
+        )
+        if self.device.type == "cpu":
+            return batch
+        return replace(batch, speeds=batch.speeds.to(self.device), videos=batch.videos.to(self.device))
+
+    def _clips(self, samples: list[Sample]) -> torch.Tensor:
+        assert self.graph is not None
+        pipeline.feed(self.graph, self.spec, samples)
+        # Through DLPack, without a copy; as_tensor() because all samples have one shape.
+        if self.cuda_stream is None:
+            outputs = [torch.from_dlpack(out.as_tensor()) for out in self.graph.run()]
+            return outputs[0].unsqueeze(1) if len(outputs) == 1 else torch.stack(outputs, dim=1)
+        # A stream of its own, so that waiting for the copy is not waiting for the training step; and it must be waited
+        # for, since DALI uses the outputs' memory again as soon as they are dropped.
+        with torch.cuda.stream(self.cuda_stream):
+            outputs = [torch.from_dlpack(out.as_tensor()) for out in self.graph.run()]
+            clips = torch.stack(outputs, dim=1)
+            self.cuda_stream.synchronize()
+        return clips
+
+    def _without_undecodable(self, prepared: list[_Prepared], error: RuntimeError) -> list[_Prepared]:
+        """The same batch, with what DALI cannot decode decoded on the host.
+
+        DALI fails the whole batch for one bad sample and does not say which, so each is tried alone. A graph that has
+        failed is not valid any more.
+        """
+        self.spec = replace(self.spec, raw=True)
+        self.graph = pipeline.build(self.spec)
+        mended, found = [], False
+        for request, sample in prepared:
+            if sample.encoded is not None:
+                try:
+                    self._clips([sample])
+                except RuntimeError as own:
+                    found = True
+                    self._send_to_host(request.video, _brief(own))
+                    self.graph = pipeline.build(self.spec)
+                    request, sample = self._prepare(request)
+            mended.append((request, sample))
+        if not found:  # no video's fault: too little memory, say
+            raise error
+        return mended
+
+    def _send_to_host(self, video: int, reason: str) -> None:
+        uri = self.preparer.corpus[video].uri
+        if video not in self.host_only:
+            logger.warning("%s: DALI cannot decode it (%s); from now on it is decoded on the host", uri, reason)
+        with self.lock:
+            self.host_only.add(video)
+            self.stats.host_decoded[uri] = reason
+
+
+# DALI takes itself down when the interpreter exits and must not meet a graph at work. Hooks run in reverse order, and
+# DALI registered its own when it was imported above.
+_OPEN: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    for engine in list(_OPEN):
+        engine.close()
+
+
+def _brief(error: BaseException) -> str:
+    """The line of DALI's message that says what happened: the one after "encountered:"."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if "encountered:" in lines[:-1]:
+        lines = lines[lines.index("encountered:") + 1 :]
+    return (lines or [type(error).__name__])[0][:200]
