@@ -173,9 +173,10 @@ class SpeedLoader:
 
     def _fill(self, place: tuple[int, int]) -> None:
         """Keeps ``prefetch`` batches on the way behind the one at ``place``, across the end of the epoch too."""
-        if self._ahead and self._ahead[0] != place:  # the place was set anew: what is on the way is not wanted
+        # Set to another place, or interrupted between asking and noting it: what is on the way is not what is wanted.
+        if (self._ahead and self._ahead[0] != place) or len(self._ahead) != self._stream.pending:
             self._stream.discard()
-            self._forget()
+            self._ahead.clear()
         epoch, step = self._ahead[-1] if self._ahead else (place[0], place[1] - 1)
         while len(self._ahead) <= self._stream.prefetch:
             step += 1

@@ -24,10 +24,10 @@ PERIOD = 24.0
 SHOT = 12
 """Frames between two cuts, on average."""
 
-RADIUS = (0.2, 0.34)
+RADIUS = (0.27, 0.34)
 """Between which the object's radius drifts, parts of the picture."""
 
-MIDDLE = (0.2, 0.8)
+MIDDLE = (0.28, 0.72)
 """Between which the middle of the path drifts, parts of the picture."""
 
 SLOW = (40.0, 100.0)
