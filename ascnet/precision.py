@@ -13,7 +13,7 @@ from ascnet.errors import ConfigError
 
 @dataclass
 class Precision:
-    """Number formats of a run on a device; "auto" is bf16 on a GPU and fp32 on a CPU.
+    """Number formats of a run on a device; "auto" is bf16 where the device computes in it, else fp32.
 
     Raises:
         ConfigError: Where the device does not have the format.
@@ -24,7 +24,7 @@ class Precision:
 
     def __post_init__(self) -> None:
         if self.name == "auto":
-            self.name = "bf16" if self.device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+            self.name = "bf16" if computes_in_bf16(self.device) else "fp32"
         if self.name == "fp16" and self.device.type != "cuda":
             raise ConfigError(f"precision is fp16 on device {self.device}; it needs a GPU, use bf16 or fp32")
 
@@ -41,6 +41,17 @@ class Precision:
     def autocast(self) -> AbstractContextManager[Any]:
         """Context for forward passes; does nothing in full precision."""
         return torch.autocast(self.device.type, self.compute, enabled=self.compute != self.weights)
+
+
+def computes_in_bf16(device: torch.device) -> bool:
+    """Whether bf16 is what a device is quickest in: newer GPUs, and CPUs with matrix units for it (AMX).
+
+    On a CPU without those, bf16 is emulated and several times slower than fp32.
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("amx_bf16") and capabilities.get("amx_tile"))
 
 
 def pick_device(name: str) -> torch.device:

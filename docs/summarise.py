@@ -14,7 +14,7 @@ SHOWN = ("R@1", "R@5", "R@10")
 
 
 def table(files: list[Path]) -> str:
-    """A row for each kind of features, a column for each k: mean and, over several seeds, standard deviation (n - 1)."""
+    """A row for each kind of features, a column for each k: mean and standard deviation (n - 1) over the files."""
     runs = [json.loads(path.read_text(encoding="utf-8"))["recall"] for path in files]
     lines = ["| features | " + " | ".join(SHOWN) + " |", "|---|" + "---|" * len(SHOWN)]
     for name in runs[0]:

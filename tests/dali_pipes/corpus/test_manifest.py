@@ -21,8 +21,8 @@ def row(name: str, **columns: Any) -> dict[str, Any]:
     usual: dict[str, Any] = dict(
         uri=f"/videos/{name}.mp4", label="", split="", group="", codec="h264", pixel_format="yuv420p", width=340,
         height=256, rotation=0, frames=30, time_base_num=1, time_base_den=15360, start=0, step=512.0, rate=30.0,
-        constant=True, key_frames=[0, 12], key_timestamps=[0, 6144], timestamps=None, numbering="pts", uniform=True, sliceable=True,
-        duration=1.0, bytes=1000, mtime_ns=1, error="", notes="",
+        constant=True, key_frames=[0, 12], key_timestamps=[0, 6144], timestamps=None, numbering="pts", uniform=True,
+        sliceable=True, duration=1.0, bytes=1000, mtime_ns=1, error="", notes="",
     )  # fmt: skip
     return usual | columns
 
