@@ -204,8 +204,8 @@ class Config:
     )
     precision: Literal["auto", "bf16", "fp16", "fp32", "fp64"] = key(
         "auto",
-        "Arithmetic of the encoder; heads and losses are never below fp32. auto: bf16 where the device has units for it "
-        "(newer GPUs, CPUs with AMX), else fp32; "
+        "Arithmetic of the encoder; heads and losses are never below fp32. auto: bf16 where the device has units for "
+        "it (newer GPUs, CPUs with AMX), else fp32; "
         "fp16 scales the loss; fp64 is for checks.",
     )
     channels_last: bool = key(True, "Keep clips and filters in channels-last order (faster convolutions).")
