@@ -46,7 +46,7 @@ class DemoCorpus:
     codec: str = "mjpeg"
 
 
-DEMO = DemoCorpus(videos=120, appearances=4, motions=3, frames=64, size=64)
+DEMO = DemoCorpus(videos=360, appearances=4, motions=3, frames=96, size=64)
 LONG = DemoCorpus(videos=360, appearances=4, motions=3, frames=64, size=64)
 
 

@@ -24,10 +24,10 @@ PERIOD = 24.0
 SHOT = 12
 """Frames between two cuts, on average."""
 
-RADIUS = (0.27, 0.34)
+RADIUS = (0.28, 0.36)
 """Between which the object's radius drifts, parts of the picture."""
 
-MIDDLE = (0.28, 0.72)
+MIDDLE = (0.38, 0.62)
 """Between which the middle of the path drifts, parts of the picture."""
 
 SLOW = (40.0, 100.0)
@@ -114,17 +114,17 @@ Pose = tuple[Array, Array, Array, Array]
 
 def _orbit(phase: Array) -> Pose:
     zero = np.zeros_like(phase)
-    return 0.25 * np.cos(phase), 0.25 * np.sin(phase), zero, zero
+    return 0.15 * np.cos(phase), 0.15 * np.sin(phase), zero, zero
 
 
 def _sway(phase: Array) -> Pose:
     zero = np.zeros_like(phase)
-    return 0.30 * np.sin(phase), zero, zero, zero
+    return 0.2 * np.sin(phase), zero, zero, zero
 
 
 def _bob(phase: Array) -> Pose:
     zero = np.zeros_like(phase)
-    return zero, 0.30 * np.sin(phase), zero, zero
+    return zero, 0.2 * np.sin(phase), zero, zero
 
 
 def _spin(phase: Array) -> Pose:
