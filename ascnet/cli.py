@@ -115,7 +115,9 @@ def _retrieve(args: argparse.Namespace) -> int:
 def _demo(args: argparse.Namespace) -> int:
     from ascnet.demo import run_demo
 
-    return _status(run_demo(long=args.long, out=args.out, seed=args.seed, overrides=args.overrides))
+    return _status(
+        run_demo(long=args.long, out=args.out, seed=args.seed, corpus_seed=args.corpus_seed, overrides=args.overrides)
+    )
 
 
 def find_config(name: str) -> Path:
@@ -244,6 +246,7 @@ def _add_demo(commands: Any) -> None:
     command.add_argument("--long", action="store_true", help="larger and longer, up to 40 CPU minutes")
     command.add_argument("--out", metavar="DIR", help="folder for everything; default: runs/demo or runs/demo-long")
     command.add_argument("--seed", type=int, default=0, metavar="N", help="of weights and draws; default: 0")
+    command.add_argument("--corpus-seed", type=int, default=0, metavar="N", help="of the videos; default: 0")
     command.add_argument(
         "overrides", nargs="*", default=[], metavar="key=value", help="settings of the pretraining, as for `pretrain`"
     )

@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +44,20 @@ class DemoCorpus:
     frames: int
     size: int
     codec: str = "mjpeg"
+    seed: int = 0
 
 
 DEMO = DemoCorpus(videos=360, appearances=4, motions=3, frames=96, size=64)
-LONG = DemoCorpus(videos=360, appearances=4, motions=3, frames=64, size=64)
+LONG = DemoCorpus(videos=720, appearances=4, motions=3, frames=96, size=64)
 
 
 def run_demo(
-    *, long: bool = False, out: str | os.PathLike[str] | None = None, seed: int = 0, overrides: Sequence[str] = ()
+    *,
+    long: bool = False,
+    out: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    corpus_seed: int = 0,
+    overrides: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Make videos, index them, pretrain, retrieve, and say what came out.
 
@@ -59,6 +65,7 @@ def run_demo(
         long: The larger corpus and the longer training.
         out: Folder for everything; None: runs/demo or runs/demo-long.
         seed: Of weights and draws. The videos are the same for every seed.
+        corpus_seed: Of the videos. The settings were found on those of seed 0.
         overrides: `key=value` settings of the pretraining.
 
     Returns:
@@ -71,7 +78,7 @@ def run_demo(
     console = Console(highlight=False)
     name = "demo-long" if long else "demo"
     folder = Path(out) if out is not None else Path("runs") / name
-    settings = LONG if long else DEMO
+    settings = replace(LONG if long else DEMO, seed=corpus_seed)
     # Before any work: a mistake in the settings should not cost half a minute.
     config = Config.load(
         find_config(name.replace("-", "_")),

@@ -118,10 +118,18 @@ PLAIN = Augment(flip=0, jitter=0, grayscale=0)
 
 
 def center_crop(width: int, height: int) -> Draws:
-    """The largest centred square of a picture."""
+    """The largest centred square of a picture, on whole pixels: cutting it out needs no interpolation."""
     side = min(width, height)
-    left, top = (1 - side / width) / 2, (1 - side / height) / 2
-    return Draws(left, top, 1 - left, 1 - top)
+    left, top = (width - side) // 2, (height - side) // 2
+    return Draws(left / width, top / height, (left + side) / width, (top + side) / height)
+
+
+def on_pixels(draws: Draws, width: int, height: int, size: int) -> bool:
+    """Whether the region is ``size`` x ``size`` whole pixels of a ``width`` x ``height`` picture: then it is copied."""
+    edges = draws.left * width, draws.top * height, draws.right * width, draws.bottom * height
+    whole = [round(edge) for edge in edges]
+    near = all(abs(edge - pixel) < 1e-3 for edge, pixel in zip(edges, whole, strict=True))
+    return near and whole[2] - whole[0] == size and whole[3] - whole[1] == size
 
 
 def random_region(
@@ -181,15 +189,19 @@ def pack(draws: list[Draws]) -> ViewInputs:
     )
 
 
-def crop_resize(clip: DataNode, region: DataNode, size: int) -> DataNode:
-    """Cuts a region out of each frame and scales it to ``size`` x ``size`` in one pass; frames ``FHWC``."""
+def crop_resize(clip: DataNode, region: DataNode, interpolation: DataNode, size: int) -> DataNode:
+    """Cuts a region out of each frame and scales it to ``size`` x ``size`` in one pass; frames ``FHWC``.
+
+    ``interpolation`` is the number of a ``DALIInterpType`` for each sample: what is cut out on whole pixels and not
+    scaled is copied by ``INTERP_NN``, in a tenth of the time that interpolation takes to give the same.
+    """
     return fn.resize(  # type: ignore[return-value]  # typed for all of its outputs; with these arguments it has one
         clip,
         size=(size, size),
         roi_start=region[0:2],
         roi_end=region[2:4],
         roi_relative=True,
-        interp_type=types.DALIInterpType.INTERP_LINEAR,
+        interp_type=fn.reinterpret(interpolation, dtype=types.DALIDataType.INTERP_TYPE),
         antialias=True,
     )
 

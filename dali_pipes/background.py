@@ -183,7 +183,7 @@ class Engine:
         # Through DLPack, without a copy; as_tensor() because all samples have one shape.
         if self.cuda_stream is None:
             outputs = [torch.from_dlpack(out.as_tensor()) for out in self.graph.run()]
-            return outputs[0].unsqueeze(1) if len(outputs) == 1 else torch.stack(outputs, dim=1)
+            return outputs[0].unsqueeze(1) if len(outputs) == 1 else _stack_views(outputs)
         # A stream of its own, so that waiting for the copy is not waiting for the training step; and it must be waited
         # for, since DALI uses the outputs' memory again as soon as they are dropped.
         with torch.cuda.stream(self.cuda_stream):
@@ -233,6 +233,19 @@ _OPEN: weakref.WeakSet[Engine] = weakref.WeakSet()
 def _close_all() -> None:
     for engine in list(_OPEN):
         engine.close()
+
+
+def _stack_views(views: list[torch.Tensor]) -> torch.Tensor:
+    """V tensors (B, C, T, H, W) -> (B, V, C, T, H, W), on the CPU and in this thread alone.
+
+    torch.stack would share the copy among OpenMP threads, which then spin for a while on the cores that decode.
+    """
+    first = views[0]
+    stacked = torch.empty((len(first), len(views), *first.shape[1:]), dtype=first.dtype)
+    target = stacked.numpy()
+    for v, view in enumerate(views):
+        np.copyto(target[:, v], view.numpy())
+    return stacked
 
 
 def _brief(error: BaseException) -> str:

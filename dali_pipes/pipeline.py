@@ -21,7 +21,7 @@ from nvidia.dali import fn, pipeline_def, types
 from nvidia.dali.data_node import DataNode
 from nvidia.dali.pipeline import Pipeline
 
-from dali_pipes.augment import Augment, Draws, crop_resize, normalise, pack, twist
+from dali_pipes.augment import Augment, Draws, crop_resize, normalise, on_pixels, pack, twist
 
 DType = Literal["float16", "float32", "uint8"]
 DTYPES: dict[DType, types.DALIDataType] = {
@@ -81,6 +81,8 @@ class Sample:
 _NO_BYTES = np.zeros(1, np.uint8)
 _NO_FRAME = np.zeros((1, 1, 1, 3), np.uint8)
 _NO_NUMBERS = np.zeros(1, np.int32)
+_COPY = np.array(types.DALIInterpType.INTERP_NN.value, np.int32)
+_LINEAR = np.array(types.DALIInterpType.INTERP_LINEAR.value, np.int32)
 
 
 def build(spec: GraphSpec) -> Pipeline:
@@ -110,11 +112,19 @@ def feed(pipeline: Pipeline, spec: GraphSpec, samples: list[Sample]) -> None:
         inputs = pack([s.draws[v] for s in samples])
         pipeline.feed_input(f"order{v}", [s.orders[v] for s in samples])
         pipeline.feed_input(f"region{v}", inputs.region)
+        pipeline.feed_input(f"interpolation{v}", [_interpolation(s, v, spec.size) for s in samples])
         pipeline.feed_input(f"flip{v}", inputs.flip)
         if spec.augment.colours:
             pipeline.feed_input(f"colour{v}", inputs.colour)
         if spec.augment.blur > 0:
             pipeline.feed_input(f"blur{v}", inputs.blur)
+
+
+def _interpolation(sample: Sample, view: int, size: int) -> NDArray[np.int32]:
+    # How large the frames are is only known here where the host has decoded them.
+    if sample.raw is not None and on_pixels(sample.draws[view], sample.raw.shape[2], sample.raw.shape[1], size):
+        return _COPY
+    return _LINEAR
 
 
 @pipeline_def(enable_conditionals=True)
@@ -125,7 +135,8 @@ def _graph(spec: GraphSpec) -> tuple[DataNode, ...]:
         order = fn.external_source(name=f"order{v}", dtype=types.DALIDataType.INT32, ndim=1)
         region = fn.external_source(name=f"region{v}", dtype=types.DALIDataType.FLOAT, ndim=1)
         flip = fn.external_source(name=f"flip{v}", dtype=types.DALIDataType.INT32, ndim=1)
-        clip = crop_resize(fn.sequence_rearrange(frames, new_order=order), region, spec.size)
+        interpolation = fn.external_source(name=f"interpolation{v}", dtype=types.DALIDataType.INT32, ndim=0)
+        clip = crop_resize(fn.sequence_rearrange(frames, new_order=order), region, interpolation, spec.size)
         if spec.augment.colours:
             clip = twist(clip, fn.external_source(name=f"colour{v}", dtype=types.DALIDataType.FLOAT, ndim=1))
         if spec.augment.blur > 0:

@@ -14,7 +14,7 @@ from dali_pipes.clips.random import Purpose, generator
 from dali_pipes.clips.request import ClipRequest
 from dali_pipes.clips.speed import Short, Timing, frame_indices
 from dali_pipes.decode.choice import Decoder, choose
-from dali_pipes.decode.host import decode_frames
+from dali_pipes.decode.host import decode_frames, working_size
 from dali_pipes.decode.slice import cut
 from dali_pipes.errors import DataError, VideoError
 from dali_pipes.pipeline import Sample
@@ -49,8 +49,9 @@ class Preparer:
 
     @property
     def short_side(self) -> int:
-        """Shorter side of frames decoded on the host: 128 for clips of 112, as is usual, so that crops lose little."""
-        return round(self.size * 8 / 7)
+        """Shorter side of frames decoded on the host: for random crops 128 for clips of 112, as is usual, so that crops
+        lose little; for centred squares the size itself, so that they are scaled once."""
+        return self.size if self.augment is None else round(self.size * 8 / 7)
 
     def __call__(self, request: ClipRequest) -> Sample:
         """Plans, reads and, where DALI cannot, decodes.
@@ -62,8 +63,9 @@ class Preparer:
         if video.error:
             raise VideoError(video.uri, video.error)
         frames, orders = self.plan(video, request)
-        draws = tuple(self._draws(video, request, v) for v in range(len(request.views)))
-        if choose(video, self.device, self.decoder).decoder == "dali":
+        on_host = choose(video, self.device, self.decoder).decoder == "host"
+        draws = tuple(self._draws(video, request, v, on_host) for v in range(len(request.views)))
+        if not on_host:
             piece = cut(video, frames)
             return Sample(piece.data, piece.frames, None, orders, draws)
         raw = decode_frames(video, frames, short_side=self.short_side)
@@ -83,13 +85,14 @@ class Preparer:
         orders = inverse.reshape(-1).astype(np.int32).reshape(len(wanted), self.frames)
         return frames, tuple(orders)
 
-    def _draws(self, video: Video, request: ClipRequest, view: int) -> Draws:
+    def _draws(self, video: Video, request: ClipRequest, view: int, on_host: bool) -> Draws:
         given = request.views[view].draws
         if given is not None:
             self._check(given)
             return given
         if self.augment is None:
-            return center_crop(video.shown_width, video.shown_height)
+            short_side = self.short_side if on_host else None
+            return center_crop(*working_size(video.shown_width, video.shown_height, short_side))
         rng = generator(request.key, Purpose.AUGMENT, view=view)
         return self.augment.draw(rng, video.shown_width, video.shown_height)
 

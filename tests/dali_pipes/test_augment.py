@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dali_pipes import Augment, DataError, Draws, Key
-from dali_pipes.augment import PLAIN, center_crop, pack, random_region
+from dali_pipes.augment import PLAIN, center_crop, on_pixels, pack, random_region
 from dali_pipes.clips.random import Purpose, generator
 
 
@@ -101,8 +101,9 @@ def test_the_centre_crop_is_the_largest_centred_square(width: int, height: int) 
     side = min(width, height)
     assert (draws.right - draws.left) * width == pytest.approx(side)
     assert (draws.bottom - draws.top) * height == pytest.approx(side)
-    assert draws.left + draws.right == pytest.approx(1)
-    assert draws.top + draws.bottom == pytest.approx(1)
+    # On whole pixels, and centred as near as they allow.
+    left, top = draws.left * width, draws.top * height
+    assert left == pytest.approx((width - side) // 2) and top == pytest.approx((height - side) // 2)
     assert draws[4:] == Draws()[4:]
 
 
@@ -137,3 +138,12 @@ def test_the_graph_leaves_out_colours_where_none_can_change() -> None:
 def test_values_out_of_range_are_named(options: dict[str, object], words: str) -> None:
     with pytest.raises(DataError, match=words):
         Augment(**options)  # type: ignore[arg-type]
+
+
+def test_whole_pixels_of_the_right_number_are_told_from_all_else() -> None:
+    assert on_pixels(center_crop(149, 112), 149, 112, 112)
+    assert on_pixels(Draws(), 64, 64, 64)
+    assert not on_pixels(Draws(), 64, 64, 63)
+    assert not on_pixels(center_crop(149, 112), 149, 112, 96)
+    half = Draws(18.5 / 149, 0.0, 130.5 / 149, 1.0)
+    assert not on_pixels(half, 149, 112, 112)

@@ -80,19 +80,20 @@ def test_vp9_made_by_others_is_decoded_by_dali_to_the_same_pictures(videos: Path
         pytest.skip(f"no VP9 file in {videos}")
     corpus = corpus_of(paths)
     starts = [0, corpus[0].frames // 2, corpus[0].frames - 4]
+    side = min(corpus[0].width, corpus[0].height)
     with ClipStream(
-        corpus, frames=4, size=256, batch_size=3, device="cpu", dtype="uint8", decoder="dali", threads=1
+        corpus, frames=4, size=side, batch_size=3, device="cpu", dtype="uint8", decoder="dali", threads=1
     ) as dali:
         dali.submit([ClipRequest(0, (View(1, s),)) for s in starts])
         ours = dali.get().clips
         assert dali.stats.host_decoded == {}
     with ClipStream(
-        corpus, frames=4, size=256, batch_size=3, device="cpu", dtype="uint8", decoder="host", threads=1
+        corpus, frames=4, size=side, batch_size=3, device="cpu", dtype="uint8", decoder="host", threads=1
     ) as host:
         host.submit([ClipRequest(0, (View(1, s),)) for s in starts])
         theirs = host.get().clips
-    # Scaled in one step here and in two there, so edges differ a little.
+    # Neither is scaled: only the conversion to RGB differs, most of it in how colour is interpolated at sharp edges.
     near = (ours.double() - theirs).abs().mean(dim=(1, 2, 4, 5))
     other = (ours.double() - theirs.roll(1, dims=3)).abs().mean(dim=(1, 2, 4, 5))
-    assert (near < 1.5).all()
+    assert (near < 2).all()
     assert (near < other).all()
