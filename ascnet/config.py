@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from ascnet.errors import ConfigError
 from ascnet.settings import build, flatten, key, merge, nearest, plain, section, tables
