@@ -247,12 +247,19 @@ def corpus_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Corpus.build(root / "videos", output=root / "corpus.parquet", workers=1, progress=False).path  # type: ignore[return-value]
 
 
-def test_process_stopped_by_sigterm_goes_on_from_real_videos_to_the_same_end(tmp_path: Path, corpus_file: Path) -> None:
+def test_process_stopped_by_sigterm_goes_on_from_real_videos_to_the_same_end(
+    tmp_path: Path, corpus_file: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     words = (*RUN, "retrieval.lookahead=2", "data.threads=1")
     config = tiny(*words, "epochs=40", f"corpus={corpus_file}")
     config.save(tmp_path / "settings.yaml")
     command = [sys.executable, "-c", "from ascnet.cli import main; raise SystemExit(main())", "pretrain", "--config",
                str(tmp_path / "settings.yaml"), "--out", str(tmp_path / "parts")]  # fmt: skip
+    # Sums are split over threads: another number of them gives other last digits, and other tests may have set it.
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    before = torch.get_num_threads()
+    request.addfinalizer(lambda: torch.set_num_threads(before))
+    torch.set_num_threads(1)
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     written, deadline = tmp_path / "parts" / "metrics.jsonl", time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:

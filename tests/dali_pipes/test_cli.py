@@ -67,7 +67,11 @@ def test_stopped_by_a_signal_it_leaves_no_process_and_goes_on_later(
     for copy in range(1, 200):
         shutil.copy(first, folder / f"{copy}.mp4")
     command = [sys.executable, "-m", "dali_pipes.cli", "index", str(folder), "-o", str(output), "--workers", "1"]
-    process = subprocess.Popen([*command, "--thorough"], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        # Jobs that a shell starts in the background have Ctrl-C switched off, and so would this one.
+        [*command, "--thorough"], stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     journal = tmp_path / "c.parquet.partial"
     deadline = time.monotonic() + 60
     while not (journal.exists() and journal.read_text().count("\n") > 3):

@@ -296,7 +296,12 @@ def test_a_process_ends_at_once_and_leaves_nothing_behind(tmp_path: Path, ending
     script = textwrap.dedent(SCRIPT).format(tests=str(Path(__file__).parents[1]), ending=ENDINGS[ending])
     before = set(os.listdir("/dev/shm"))
     done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path / "corpus.parquet")], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", script, str(tmp_path / "corpus.parquet")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        # Jobs that a shell starts in the background have Ctrl-C switched off, and so would this one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     codes = {"without close": 0, "by an exception": 1, "by sys.exit in the loop": 3, "by SIGINT": -signal.SIGINT}
     assert done.returncode == codes.get(ending, 0), done.stderr
