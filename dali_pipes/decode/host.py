@@ -6,6 +6,7 @@ Used for what DALI cannot decode on the device at hand, and by everything that w
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from dali_pipes.decode.numbering import number_of
 from dali_pipes.decode.plan import Range, plan
+from dali_pipes.decode.reading import reading
 from dali_pipes.errors import VideoError
 
 if TYPE_CHECKING:
@@ -46,21 +48,16 @@ def decode_frames(video: Video, frames: NDArray[np.int64], *, short_side: int | 
     width, height = working_size(video.width, video.height, short_side)
     out = np.empty((len(frames), height, width, 3), np.uint8)
     picture = _Picture(width, height)
-    try:
-        with _open(video) as container:
-            done, fresh = 0, True
-            for run in plan(frames, video.key_frames, video.key_timestamps):
-                part = out[done : done + len(run.wanted)]
-                try:
-                    _decode_run(container, video, run, part, picture, seek=run.key > 0 or not fresh)
-                except _LateSeekError:
-                    with _open(video) as again:
-                        _decode_run(again, video, replace(run, key=0), part, picture, seek=False)
-                done, fresh = done + len(run.wanted), False
-    except av.FFmpegError as error:
-        raise VideoError(video.uri, f"cannot be decoded: {error.strerror or error}") from error
-    except (IndexError, OSError, UnicodeError) as error:
-        raise VideoError(video.uri, f"cannot be read: {error}") from error
+    with _opened(video) as container:
+        done, fresh = 0, True
+        for run in plan(frames, video.key_frames, video.key_timestamps):
+            part = out[done : done + len(run.wanted)]
+            try:
+                _decode_run(container, video, run, part, picture, seek=run.key > 0 or not fresh)
+            except _LateSeekError:
+                with _opened(video) as again:
+                    _decode_run(again, video, replace(run, key=0), part, picture, seek=False)
+            done, fresh = done + len(run.wanted), False
     if video.rotation:
         out = np.rot90(out, -video.rotation // 90, axes=(1, 2))
     return out
@@ -100,12 +97,12 @@ class _LateSeekError(Exception):
     """A seek ended behind the key frame, as it may in containers without an index."""
 
 
-def _open(video: Video) -> InputContainer:
-    # Titles and comments in old files are in any encoding; nothing here reads them.
-    container = av.open(video.uri, metadata_errors="replace")
-    # The loader decodes many videos at once, which scales better than several threads in each of them.
-    container.streams.video[0].codec_context.thread_count = 1
-    return container
+@contextmanager
+def _opened(video: Video) -> Iterator[InputContainer]:
+    with reading(video, "decoded") as container:
+        # The loader decodes many videos at once, which scales better than several threads in each of them.
+        container.streams.video[0].codec_context.thread_count = 1
+        yield container
 
 
 def _decode_run(

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from dali_pipes.corpus.packets import length_size, splices
 from dali_pipes.decode.numbering import number_of
 from dali_pipes.decode.plan import Range, plan
+from dali_pipes.decode.reading import reading
 from dali_pipes.errors import VideoError
 
 if TYPE_CHECKING:
@@ -54,19 +55,14 @@ def cut(video: Video, frames: NDArray[np.int64]) -> Slice:
     Raises:
         VideoError: If the file cannot be read or lacks a packet.
     """
-    try:
-        with av.open(video.uri, metadata_errors="replace") as container:
-            runs = plan(frames, video.key_frames, video.key_timestamps)
-            try:
-                numbers, packets = _collect(container, video, runs)
-            except _OpenGOPError:
-                # Then what lies between the ranges must be decoded too.
-                numbers, packets = _collect(container, video, [replace(runs[0], wanted=frames)], fresh=False)
-            data = _remux(container, numbers, packets)
-    except av.FFmpegError as error:
-        raise VideoError(video.uri, f"cannot be read: {error.strerror or error}") from error
-    except (IndexError, OSError, UnicodeError) as error:
-        raise VideoError(video.uri, f"cannot be read: {error}") from error
+    with reading(video, "read") as container:
+        runs = plan(frames, video.key_frames, video.key_timestamps)
+        try:
+            numbers, packets = _collect(container, video, runs)
+        except _OpenGOPError:
+            # Then what lies between the ranges must be decoded too.
+            numbers, packets = _collect(container, video, [replace(runs[0], wanted=frames)], fresh=False)
+        data = _remux(container, numbers, packets)
     return Slice(data, np.searchsorted(np.sort(numbers), frames).astype(np.int32))
 
 
