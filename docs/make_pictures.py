@@ -19,7 +19,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from dali_pipes import Augment, ClipRequest, ClipStream, Corpus, Key, View, read_frames
-from dali_pipes.clips.speed import Timing, frame_indices
+from dali_pipes.clips.frames import clip_frames
+from dali_pipes.clips.sampler import Window
+from dali_pipes.clips.speed import Timing, adjacent_starts, frame_indices
 
 FRAMES = 8
 
@@ -72,6 +74,66 @@ def speeds(corpus: Corpus, target: Path) -> None:
     plt.close(figure)
 
 
+def windows(kind: Window) -> tuple[View, ...]:
+    """A 1x and a 2x view of 4 frames each, as the kind of window lays them."""
+    if kind == "adjacent":
+        first, second = adjacent_starts(Timing(32, 25.0), 6, 4, (1.0, 2.0))
+    else:
+        first, second = (3, 19) if kind == "independent" else (10, 10)
+    return View(1.0, first), View(2.0, second)
+
+
+def sampling(target: Path) -> None:
+    """What each setting samples: a row for each, the frames of the video on a common axis of time."""
+    even = Timing(32, 25.0)
+    # Frames that come in bursts; the mean period is that of the rows above.
+    gaps = [1.0, 1.0, 2.4, 0.4, 0.4, 0.4, 0.4, 2.0, 1.0, 1.0, 1.0, 0.5, 0.5, 1.0, 1.0, 2.0] * 2
+    stamps = np.cumsum([0.0, *gaps[:31]])
+    uneven = Timing(32, 25.0, np.round(stamps * 31 / stamps[-1] * 1000).astype(np.int64))
+    rows: list[tuple[str, Timing, tuple[View, ...]]] = [
+        ("1x", even, (View(1.0, 2),)),
+        ("2x", even, (View(2.0, 2),)),
+        ("0.5x", even, (View(0.5, 2),)),
+        ("1.5x", even, (View(1.5, 2),)),
+        ("2x, reverse", even, (View(2.0, 2, reverse=True),)),
+        ("4x", even, (View(4.0, 2),)),
+        ("4x, jitter=0.4", even, (View(4.0, 2, jitter=0.4),)),
+        ("2x, variable rate", uneven, (View(2.0, 2),)),
+        ("independent", even, windows("independent")),
+        ("shared", even, windows("shared")),
+        ("adjacent", even, windows("adjacent")),
+    ]
+    colours = ("#1f77b4", "#d62728")
+    figure, axis = plt.subplots(figsize=(10, 5.2), dpi=110)
+    for place, (_, timing, views) in enumerate(rows):
+        times = np.arange(32.0) if timing.timestamps is None else timing.timestamps / 1000
+        axis.plot(times, np.full(32, place), "|", color="#bbbbbb", markersize=13, zorder=1)
+        length = 8 if len(views) == 1 else 4
+        request = ClipRequest(0, views, Key(seed=2))
+        for number, view in enumerate(views):
+            taken = clip_frames(timing, request, number, length)
+            height = place + (0 if len(views) == 1 else 0.17 * (2 * number - 1))
+            axis.plot(times[taken], np.full(length, height), "-", color=colours[number], lw=1, alpha=0.4, zorder=2)
+            axis.plot(times[taken], np.full(length, height), "o", color=colours[number], markersize=6, zorder=3)
+            for frame in np.unique(taken):
+                orders = [str(order) for order in np.flatnonzero(taken == frame)]
+                if len(views) == 1:
+                    axis.text(times[frame], place - 0.26, ",".join(orders), fontsize=6.5, ha="center", color="#333333")
+            if len(views) > 1:
+                axis.text(times[taken[-1]] + 0.4, height, f"{view.speed:g}x", fontsize=7, va="center",
+                          color=colours[number])  # fmt: skip
+    axis.set_yticks(range(len(rows)), [name for name, _, _ in rows])
+    axis.set_ylim(len(rows) - 0.4, -0.6)
+    axis.set_xlim(-0.8, 31.8)
+    axis.set_xticks(range(0, 32, 2))
+    axis.set_xlabel("time, in mean frame periods; grey: the video's frames, small numbers: order within the clip")
+    axis.tick_params(length=0)
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+    figure.savefig(target, bbox_inches="tight")
+    plt.close(figure)
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -82,6 +144,7 @@ def main() -> None:
         shutil.copy(arguments.video, folder)
         corpus = Corpus.build(folder, progress=False)
         speeds(corpus, arguments.out / "speeds.png")
+    sampling(arguments.out / "sampling.png")
 
 
 if __name__ == "__main__":

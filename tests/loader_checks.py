@@ -192,7 +192,7 @@ def check_resume(corpus: Corpus, device: str) -> None:
         kept(loader, len(loader) + 2)
         state = loader.state_dict()
         rest = kept(loader, len(loader) + 1)
-    assert (state["epoch"], state["step"]) == (1, 2)
+    assert (state["epoch"], state["position"]) == (1, 4)
     assert {batch.epoch for batch in rest} == {1, 2}
     with loader_of(corpus, device, threads=2, prefetch=3) as other:
         kept(other, 1)  # batches of another place are on the way

@@ -33,14 +33,19 @@ class View:
 
     Attributes:
         speed: Playback speed; 2.0 shows the video twice as fast.
-        start: Number of the clip's first frame.
+        start: Number of the first frame of the clip's window.
         draws: The augmentation to apply, or None to let the stream draw it from the request's key. A stream without
             colour changes or blur refuses draws that have them.
+        reverse: Whether the window is shown backwards, from its last frame to ``start``.
+        jitter: Largest move of a frame within the window, in distances between two frames of the clip, 0 to 0.5. The
+            moves are drawn from the request's key.
     """
 
     speed: float
     start: int
     draws: Draws | None = None
+    reverse: bool = False
+    jitter: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -67,10 +72,12 @@ class ClipBatch:
         speeds: ``(B, V)`` float32 playback speeds, on the same device.
         videos: ``(B,)`` int64 row numbers of the videos delivered, on the same device. Where a video could not be
             decoded this is its replacement's number.
-        starts: ``(B, V)`` int64 first frame numbers, on the CPU.
+        starts: ``(B, V)`` int64 first frame numbers of the windows, on the CPU.
         requests: The requests delivered, replacements in place of what they replaced.
         epoch: Pass over the corpus this batch belongs to; -1 where requests did not come from a SpeedLoader.
         positions: ``(B,)`` int64 places within the epoch, on the CPU.
+        speed_labels: ``(B, V)`` int64 on the stream's device: the place of each view's speed among the loader's
+            distinct speeds, slowest first. None without ``SpeedLoader(label_speeds=True)``.
     """
 
     clips: torch.Tensor
@@ -80,6 +87,7 @@ class ClipBatch:
     requests: tuple[ClipRequest, ...]
     epoch: int
     positions: torch.Tensor
+    speed_labels: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.requests)

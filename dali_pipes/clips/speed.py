@@ -12,7 +12,10 @@ nearest frame, so that speed is true in time and not only in frame numbers::
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -20,6 +23,8 @@ from numpy.typing import NDArray
 
 Short = Literal["loop", "skip", "pad"]
 SHORT: tuple[Short, ...] = ("loop", "skip", "pad")
+SLOWEST, FASTEST = 0.25, 16.0
+MOST_JITTER = 0.5  # with more, two neighbours could change places
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,17 @@ class Timing:
     frames: int
     rate: float
     timestamps: NDArray[np.int64] | None = None
+
+
+def check_speed(speed: float) -> float:
+    """The speed as a float.
+
+    Raises:
+        ValueError: If it is outside 0.25..16.
+    """
+    if not SLOWEST <= speed <= FASTEST:
+        raise ValueError(f"speed={speed} must lie in {SLOWEST:g}..{FASTEST:g}")
+    return float(speed)
 
 
 def stride(speed: float, rate: float, fps: float | None) -> float:
@@ -54,7 +70,7 @@ def span(frames: int, step: float) -> int:
     >>> span(16, 1.0), span(16, 2.0), span(4, 1.5)
     (16, 31, 6)
     """
-    return int(np.floor((frames - 1) * step + 0.5)) + 1
+    return math.floor((frames - 1) * step + 0.5) + 1
 
 
 def last_start(timing: Timing, frames: int, step: float) -> int:
@@ -65,17 +81,74 @@ def last_start(timing: Timing, frames: int, step: float) -> int:
         frames: Frames in the clip, T.
         step: Distance between two frames of the clip, in native frames.
     """
-    if timing.timestamps is None:
-        return max(timing.frames - span(frames, step), 0)
+    return max(_last_fitting(timing, frames, step), 0)
+
+
+def _last_fitting(timing: Timing, frames: int, step: float) -> int:
+    """As `last_start`, but negative where there is none."""
     stamps = timing.timestamps
+    if stamps is None:
+        return timing.frames - span(frames, step)
     if len(stamps) < 2:
-        return 0
+        return 0 if frames == 1 else -1
     period = (stamps[-1] - stamps[0]) / (len(stamps) - 1)
-    return max(int(np.searchsorted(stamps, stamps[-1] - (frames - 1) * step * period, side="right")) - 1, 0)
+    return int(np.searchsorted(stamps, stamps[-1] - (frames - 1) * step * period, side="right")) - 1
+
+
+def adjacent_starts(timing: Timing, start: int, frames: int, steps: Sequence[float]) -> list[int]:
+    """First frames of windows that follow one another: each begins with the frame after the last of the one before.
+
+    Past the video's end they go on at frame 0.
+
+    Args:
+        timing: The video's clock.
+        start: Number of the first window's first frame.
+        frames: Frames in each clip, T.
+        steps: Distance between two frames of each clip, in native frames.
+    """
+    starts = [start]
+    for step in steps[:-1]:
+        if timing.timestamps is None:
+            after = starts[-1] + span(frames, step)
+        else:
+            after = int(_nearest_in_time(timing.timestamps, starts[-1], frames, step, "loop", None)[-1]) + 1
+        starts.append(after % timing.frames)
+    return starts
+
+
+def last_adjacent_start(timing: Timing, frames: int, steps: Sequence[float]) -> int:
+    """The last frame at which windows that follow one another can start and still end within the video; 0 if none."""
+    if timing.timestamps is None:
+        return max(timing.frames - sum(span(frames, step) for step in steps), 0)
+    # A later start moves every window later, so what fits is an interval from 0 on: halve it.
+    fits, over = 0, timing.frames
+    while over - fits > 1:
+        middle = (fits + over) // 2
+        if adjacent_fit(timing, middle, frames, steps):
+            fits = middle
+        else:
+            over = middle
+    return fits
+
+
+def adjacent_fit(timing: Timing, start: int, frames: int, steps: Sequence[float]) -> bool:
+    """Whether windows that follow one another from ``start`` on all end within the video."""
+    if timing.timestamps is None:
+        return start + sum(span(frames, step) for step in steps) <= timing.frames
+    starts = adjacent_starts(timing, start, frames, steps)
+    rising = all(a < b for a, b in pairwise(starts))
+    return rising and all(at <= _last_fitting(timing, frames, step) for at, step in zip(starts, steps, strict=True))
 
 
 def frame_indices(
-    timing: Timing, start: int, frames: int, speed: float, *, fps: float | None = None, short: Short = "loop"
+    timing: Timing,
+    start: int,
+    frames: int,
+    speed: float,
+    *,
+    fps: float | None = None,
+    short: Short = "loop",
+    offsets: NDArray[np.float64] | None = None,
 ) -> NDArray[np.int64]:
     """Frame numbers of one clip.
 
@@ -83,10 +156,12 @@ def frame_indices(
         timing: The video's clock.
         start: Number of the clip's first frame.
         frames: Number of frames in the clip, T.
-        speed: Playback speed, > 0.
+        speed: Playback speed, 0.25 to 16.
         fps: Reference rate for 1x in frames per second; None: the video's own rate.
         short: What happens past the last frame: ``loop`` begins again at frame 0, ``pad`` repeats the last frame,
             ``skip`` must not happen (the sampler leaves such videos out) and is an error here.
+        offsets: ``(T,)`` moves of the frames, in distances between two frames of the clip, each in [-0.5, 0.5]; no
+            frame leaves the clip's window. None: evenly spaced.
 
     Returns:
         ``(T,)`` int64 frame numbers in ``[0, timing.frames)``.
@@ -96,21 +171,34 @@ def frame_indices(
     """
     if not 0 <= start < timing.frames:
         raise ValueError(f"start={start} is outside the video's frames 0..{timing.frames - 1}")
-    if not (speed > 0 and np.isfinite(speed)):
-        raise ValueError(f"speed={speed} must be a positive finite number")
-    step = stride(speed, timing.rate, fps)
+    step = stride(check_speed(speed), timing.rate, fps)
     if timing.timestamps is None:
-        numbers = start + np.floor(np.arange(frames) * step + 0.5).astype(np.int64)
+        numbers = start + np.floor(_places(frames, offsets) * step + 0.5).astype(np.int64)
         over = numbers >= timing.frames
         if not over.any():
             return numbers
         _refuse(short, int(numbers[-1]), timing.frames)
         return numbers % timing.frames if short == "loop" else np.minimum(numbers, timing.frames - 1)
-    return _nearest_in_time(timing.timestamps, start, frames, step, short)
+    return _nearest_in_time(timing.timestamps, start, frames, step, short, offsets)
+
+
+def _places(frames: int, offsets: NDArray[np.float64] | None) -> NDArray[np.float64] | NDArray[np.int64]:
+    """Places of a clip's frames, ``(T,)``, in distances between two of them."""
+    even = np.arange(frames)
+    if offsets is None:
+        return even
+    if offsets.shape != (frames,) or not (np.abs(offsets) <= MOST_JITTER).all():
+        raise ValueError(f"offsets must be {frames} numbers in -{MOST_JITTER}..{MOST_JITTER}")
+    return np.clip(even + offsets, 0, frames - 1)
 
 
 def _nearest_in_time(
-    stamps: NDArray[np.int64], start: int, frames: int, step: float, short: Short
+    stamps: NDArray[np.int64],
+    start: int,
+    frames: int,
+    step: float,
+    short: Short,
+    offsets: NDArray[np.float64] | None,
 ) -> NDArray[np.int64]:
     """Frame numbers by time: the frame whose time stamp lies nearest (the earlier one in a tie)."""
     if len(stamps) == 1:
@@ -118,7 +206,7 @@ def _nearest_in_time(
             _refuse(short, frames - 1, 1)
         return np.zeros(frames, np.int64)
     period = (stamps[-1] - stamps[0]) / (len(stamps) - 1)  # ticks; the mean, since no single one is the video's
-    wanted = (stamps[start] - stamps[0]) + np.arange(frames) * step * period
+    wanted = (stamps[start] - stamps[0]) + _places(frames, offsets) * step * period
     relative = stamps - stamps[0]
     length = relative[-1] + period  # the last frame is shown for one mean period
     if wanted[-1] >= length:

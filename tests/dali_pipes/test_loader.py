@@ -75,9 +75,10 @@ def test_a_state_is_small_and_survives_json(mixed: Corpus) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"world_size": 2, "batch_size": 2}, "saved with world_size=1, this loader has 2"),
         ({"seed": 6}, "saved with seed=5, this loader has 6"),
-        ({"batch_size": 3}, "saved with batch_size=2, this loader has 3"),
+        ({"reverse": 0.5}, r"saved with reverse=0\.0, this loader has 0\.5"),
+        ({"jitter": 0.5}, r"saved with jitter=0\.0, this loader has 0\.5"),
+        ({"speeds": (1, (2, 4))}, "saved with speeds="),
         ({"frames": 5}, "saved with frames=4, this loader has 5"),
         ({"speeds": (1, 3)}, "saved with speeds="),
         ({"window": "shared"}, "saved with window='independent', this loader has 'shared'"),
@@ -100,11 +101,11 @@ def test_a_state_of_another_corpus_and_what_is_no_state_are_refused(mixed: Corpu
         state = loader.state_dict()
         with pytest.raises(DataError, match="lacks 'version'"):
             loader.load_state_dict({})
-        for place in ("epoch", "step"):
+        for place in ("epoch", "position"):
             with pytest.raises(DataError, match=f"{place}=None"):
                 loader.load_state_dict({k: v for k, v in state.items() if k != place})
-        for place in ({"epoch": -1}, {"step": 99}):
-            with pytest.raises(DataError, match="an epoch has 3 steps"):
+        for place in ({"epoch": -1}, {"position": 99}):
+            with pytest.raises(DataError, match="an epoch has 7 positions"):
                 loader.load_state_dict(state | place)
     with (
         loader_of(corpus_of(make_plain(tmp_path, 7, 64)), "cpu") as other,
@@ -236,12 +237,12 @@ def test_after_an_error_the_loader_still_knows_which_batch_is_which(tmp_path: Pa
     delivered, failed = [], 0
     with loader_of(corpus, "cpu", batch_size=1, clips_per_video=3) as loader:
         while loader.epoch == 0:
-            step = loader.state_dict()["step"]
+            step = loader.state_dict()["position"]
             try:
                 batch = next(iter(loader), None)
             except DataError:
                 failed += 1
-                loader.load_state_dict(loader.state_dict() | {"step": step + 1})
+                loader.load_state_dict(loader.state_dict() | {"position": step + 1})
                 continue
             if batch is not None:
                 delivered.append(batch)

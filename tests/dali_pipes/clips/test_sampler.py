@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
+from video_rows import corpus_of_lengths, row
 
 from dali_pipes import ClipSampler, Corpus, DataError, Key, even_requests
 from dali_pipes.clips.sampler import replacement
 from dali_pipes.clips.speed import Timing, frame_indices, span
-
-
-def row(i: int, frames: int, *, split: str = "", error: str = "", rate: float = 25.0, **columns: Any) -> dict[str, Any]:
-    plain = {
-        "uri": f"/videos/{i}.mp4", "label": "", "split": split, "group": "", "codec": "h264", "pixel_format": "yuv420p",
-        "width": 64, "height": 64, "rotation": 0, "frames": frames, "time_base_num": 1, "time_base_den": 1000,
-        "start": 0, "step": 1000 / rate, "rate": rate, "constant": True, "key_frames": [0], "key_timestamps": [0],
-        "timestamps": None, "numbering": "pts", "uniform": True, "sliceable": True, "duration": frames / rate,
-        "bytes": 1, "mtime_ns": 0, "error": error, "notes": "",
-    }  # fmt: skip
-    return plain | columns
-
-
-def corpus_of_lengths(*lengths: int, **columns: Any) -> Corpus:
-    return Corpus.from_rows([row(i, n, **columns) for i, n in enumerate(lengths)])
-
 
 CORPUS = corpus_of_lengths(*range(40, 60))
 
@@ -185,8 +172,15 @@ def test_the_only_video_cannot_be_replaced() -> None:
     ("options", "words"),
     [
         ({"frames": 0}, "frames=0 must be at least 1"),
-        ({"speeds": ()}, r"speeds=\(\) must be one or more positive numbers"),
-        ({"speeds": (1, 0)}, r"speeds=\(1, 0\)"),
+        ({"speeds": ()}, r"speeds=\(\) must be one or more numbers"),
+        ({"speeds": (1, 0)}, r"speeds=\(1, 0\): 0 must be a number in 0\.25\.\.16"),
+        ({"speeds": (0.2, 1)}, r"0\.2 must be a number in 0\.25\.\.16"),
+        ({"speeds": (1, (2, 17))}, r"17 must be a number in 0\.25\.\.16"),
+        ({"speeds": (1, ())}, "must be one or more numbers"),
+        ({"speeds": ("2x",)}, "must be one or more numbers"),
+        ({"reverse": 1.5}, "reverse=1.5 must be a probability"),
+        ({"jitter": 0.6}, r"jitter=0\.6 must lie in 0\.\.0\.5"),
+        ({"window": "adjacent(3)"}, "asks for 3 views and speeds has 2"),
         ({"speeds": (float("inf"),)}, r"speeds=\(inf,\)"),
         ({"speeds": (float("nan"),)}, r"speeds=\(nan,\)"),
         ({"window": "both"}, "window='both' must be one of independent, shared"),
@@ -212,3 +206,21 @@ def test_a_corpus_without_usable_videos_is_refused() -> None:
 def test_a_position_outside_the_epoch_is_refused() -> None:
     with pytest.raises(IndexError, match=r"0\.\.19"):
         ClipSampler(CORPUS, frames=4).request(0, 20)
+
+
+def test_requests_leave_nothing_behind_in_memory_and_threads_draw_alike() -> None:
+    corpus = corpus_of_lengths(*[40] * 5000)
+    sampler = ClipSampler(corpus, frames=8, seed=3)
+    alone = list(sampler.requests(1, 0, 2000))
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda position: sampler.request(1, position), range(2000)))
+    assert together == alone
+    tracemalloc.start()
+    for _ in sampler.requests(1, 0, 200):
+        pass
+    before = tracemalloc.get_traced_memory()[0]
+    for _ in sampler.requests(1, 0, 5000):
+        pass
+    after = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert after - before < 20_000
