@@ -1,32 +1,28 @@
-"""From a folder of videos to a corpus: find the files, probe what is new or changed, place each by the layout."""
+"""From a folder of videos, or another root, to a corpus: find them, probe what is new or changed, place each."""
 
 from __future__ import annotations
 
-import fnmatch
 import os
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dali_pipes.corpus.engine import Lost, run_all
+from dali_pipes.corpus.files import PATTERNS
 from dali_pipes.corpus.journal import Journal
-from dali_pipes.corpus.layouts import place
 from dali_pipes.corpus.manifest import SCHEMA, VERSION, Corpus
-from dali_pipes.corpus.probe import Probed, probe_row
-from dali_pipes.errors import DataError
+from dali_pipes.corpus.probe import MAX_FRAMES, MAX_SIDE, Probed, probe_row
+from dali_pipes.corpus.quarantine import PREFIX, Quarantined
+from dali_pipes.corpus.sources import Source, find_sources
+from dali_pipes.corpus.storage import Stat, StorageOptions, configure_storage, stat_source, storage_options
+from dali_pipes.errors import DataError, VideoError
 from dali_pipes.progress import Progress
-
-SUFFIXES = (
-    "3g2", "3gp", "asf", "avi", "divx", "dv", "f4v", "flv", "gif", "h264", "h265", "hevc", "ivf", "m2ts", "m2v", "m4v",
-    "mj2", "mjpeg", "mjpg", "mkv", "mov", "mp4", "mpe", "mpeg", "mpg", "mts", "mxf", "nut", "ogm", "ogv", "qt", "rm",
-    "rmvb", "ts", "vob", "webm", "wmv", "y4m",
-)  # fmt: skip
-PATTERNS = tuple(f"*.{suffix}" for suffix in SUFFIXES)
 
 
 def build(
@@ -39,16 +35,22 @@ def build(
     patterns: Sequence[str] = PATTERNS,
     workers: int | None = None,
     timeout: float = 60.0,
+    engine: str = "local",
+    address: str | None = None,
     thorough: bool = False,
     again: bool = False,
     progress: bool = True,
     warnings: list[str] | None = None,
+    quarantine: str | os.PathLike[str] | None = None,
+    max_side: int = MAX_SIDE,
+    max_frames: int = MAX_FRAMES,
 ) -> Corpus:
-    """Index a folder of videos.
+    """Index videos.
 
     Args:
-        root: The folder; its subfolders are searched too, hidden files and folders are not.
-        layout: How paths say label and split: a key of `dali_pipes.corpus.layouts.LAYOUTS`.
+        root: Folder, whose subfolders are searched too, hidden files and folders not; address of a remote one; tar
+            shard; folder of tar shards; or list of addresses (docs/corpus.md).
+        layout: How label and split are said: a name of `dali_pipes.corpus.layouts.NAMES`.
         splits: Folder of official split lists, for layouts that have such.
         fold: Which of several official splits.
         output: Corpus file to write. What it already says about unchanged files (same size and modification time) is
@@ -56,39 +58,60 @@ def build(
         patterns: File names to take, as shell patterns; capitals do not matter.
         workers: Processes; None for one per core.
         timeout: Seconds for one file, after which it gets an error.
+        engine: `local` for processes of this machine, `ray` for those of a Ray cluster, whose machines must all find
+            the files under the same paths.
+        address: Of the Ray cluster; see `dali_pipes.corpus.engine.run_all`.
         thorough: Decode every frame of every video, even where packets suffice; files are probed again.
         again: Probe files again that have not changed.
         progress: Whether to report progress on standard error.
         warnings: A list to which lines about what does not fit together are added.
+        quarantine: File of videos that a run could not decode; those that have not changed since get an error.
+        max_side: Largest width or height accepted, pixels.
+        max_frames: Largest number of frames or packets accepted.
 
     Returns:
         The corpus, sorted by path; also written to `output`.
 
     Raises:
-        DataError: There is no such folder, no video in it, or `output` is something else than a corpus.
+        DataError: There is no such root, no video in it, the server does not answer, or `output` is something else
+            than a corpus.
     """
-    root = Path(os.path.abspath(root))
     target = None if output is None else Path(output)
-    files, lines = find_videos(root, patterns)
-    if warnings is not None:
-        warnings += lines
     lists = None if splits is None else Path(splits)
-    found = place([PurePath(name) for name in files], layout, splits=lists, fold=fold)
+    found = find_sources(root, layout, patterns, splits=lists, fold=fold, progress=progress)
     if warnings is not None:
         warnings += found.warnings
 
-    uris = [str(root / name) for name in files]
+    sources = found.sources
+    uris = [source.uri for source in sources]
     earlier = None if target is None else _earlier(target)
     journal = None if target is None else Journal(target, {"version": VERSION, "thorough": thorough})
     with closing(journal) if journal is not None else nullcontext():
-        kept = _unchanged(earlier, uris) if earlier is not None and not (thorough or again) else {}
-        rows = _resumed(journal, uris) if journal is not None else {}
+        kept = _unchanged(earlier, sources) if earlier is not None and not (thorough or again) else {}
+        rows = _resumed(journal, sources) if journal is not None else {}
+        if quarantine is not None:
+            listed = Quarantined(quarantine)
+            if warnings is not None:
+                warnings += listed.warnings
+            for i, source in enumerate(sources):
+                row = listed.row(source.uri, _state(source) if source.uri in listed else None)
+                if row is not None:
+                    rows[i] = row
+                    kept.pop(i, None)
         todo = [i for i in range(len(uris)) if i not in kept and i not in rows]
-        options = {"thorough": thorough}
+        options = {"thorough": thorough, "storage": storage_options(), "max_side": max_side, "max_frames": max_frames}
         with (
             Progress("probe", len(todo), enabled=progress) as bar,
             closing(
-                run_all(_probe, [uris[i] for i in todo], options=options, workers=workers, timeout=timeout)
+                run_all(
+                    _probe,
+                    [sources[i] for i in todo],
+                    options=options,
+                    workers=workers,
+                    timeout=timeout,
+                    engine=engine,
+                    address=address,
+                )
             ) as results,
         ):
             for done, result in results:
@@ -113,56 +136,11 @@ def build(
     return corpus
 
 
-def find_videos(root: Path, patterns: Sequence[str] = PATTERNS) -> tuple[list[str], list[str]]:
-    """Find the video files under a folder.
-
-    Args:
-        root: The folder; links to folders are followed.
-        patterns: File names to take, as shell patterns; capitals do not matter.
-
-    Returns:
-        Paths relative to the folder, sorted; and warnings.
-
-    Raises:
-        DataError: There is no such folder, or no video in it.
-    """
-    if not root.is_dir():
-        raise DataError(f"{root}: {'not a folder' if root.exists() else 'no such folder'}")
-    wanted = [pattern.lower() for pattern in patterns]
-    endings = {pattern[1:] for pattern in wanted if pattern.startswith("*.") and not set(pattern[2:]) & set("*?[.")}
-    others = [pattern for pattern in wanted if pattern[1:] not in endings]
-    files, unnameable, seen = [], 0, set()
-    for folder, folders, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:  # links that lead back up
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            low = name.lower()
-            if low.startswith(".") or not (
-                os.path.splitext(low)[1] in endings or any(fnmatch.fnmatchcase(low, pattern) for pattern in others)
-            ):
-                continue
-            path = os.path.relpath(os.path.join(folder, name), root)
-            try:
-                path.encode()
-            except UnicodeEncodeError:
-                unnameable += 1
-                continue
-            files.append(path)
-    if not files:
-        shown = " ".join(patterns[:4]) + (" ..." if len(patterns) > 4 else "")
-        raise DataError(f"{root}: no videos there (looked for {shown})")
-    warnings = [f"{unnameable} files left out: their names are not UTF-8"] if unnameable else []
-    return sorted(files), warnings
-
-
-def _probe(uri: str, *, thorough: bool) -> dict[str, Any]:
+def _probe(source: Source, *, storage: StorageOptions, **options: Any) -> dict[str, Any]:
+    configure_storage(storage)
     # Whatever FFmpeg has to say about a broken file is in the row, once.
     av.logging.set_level(None)
-    return probe_row(uri, thorough=thorough)
+    return probe_row(source.uri, known=source.known, **options)
 
 
 def _lost_row(uri: str, reason: str) -> dict[str, Any]:
@@ -185,31 +163,32 @@ def _earlier(target: Path) -> Corpus | None:
         raise DataError(message) from error
 
 
-def _state(uri: str) -> tuple[int, int] | None:
+def _state(source: Source) -> Stat | None:
     try:
-        status = os.stat(uri)
-    except OSError:
+        return source.known or stat_source(source.uri)
+    except VideoError:
         return None
-    return status.st_size, status.st_mtime_ns
 
 
-def _unchanged(earlier: Corpus, uris: Sequence[str]) -> dict[int, int]:
-    """Rows of an earlier corpus that still hold: place in `uris` -> row there."""
+def _unchanged(earlier: Corpus, sources: Sequence[Source]) -> dict[int, int]:
+    """Rows of an earlier corpus that still hold: place in `sources` -> row there."""
     known = {uri: row for row, uri in enumerate(earlier.column("uri").tolist())}
-    sizes, times = earlier.column("bytes"), earlier.column("mtime_ns")
+    sizes, times, offsets = (earlier.column(name) for name in ("bytes", "mtime_ns", "offset"))
+    # Whether a video is still quarantined is decided anew each time.
+    freed = pc.starts_with(earlier.table.column("error"), PREFIX).to_numpy()
     kept = {}
-    for i, uri in enumerate(uris):
-        row = known.get(uri)
-        if row is not None and (sizes[row], times[row]) == _state(uri):
+    for i, source in enumerate(sources):
+        row = known.get(source.uri)
+        if row is not None and not freed[row] and Stat(sizes[row], times[row], offsets[row]) == _state(source):
             kept[i] = row
     return kept
 
 
-def _resumed(journal: Journal, uris: Sequence[str]) -> dict[int, dict[str, Any]]:
+def _resumed(journal: Journal, sources: Sequence[Source]) -> dict[int, dict[str, Any]]:
     rows = {}
-    for i, uri in enumerate(uris):
-        row = journal.rows.get(uri)
-        if row is not None and (row["bytes"], row["mtime_ns"]) == _state(uri):
+    for i, source in enumerate(sources):
+        row = journal.rows.get(source.uri)
+        if row is not None and Stat(row["bytes"], row["mtime_ns"], row.get("offset", -1)) == _state(source):
             rows[i] = row
     return rows
 
@@ -219,7 +198,7 @@ def _assemble(
 ) -> Corpus:
     """Rows taken over and rows probed, in the order of `uris`."""
     rows = {i: row for i, row in rows.items() if i not in kept}
-    blank = {"label": "", "split": "", "group": ""}
+    blank = {"label": "", "split": "", "group": "", "offset": -1}
     tables = [pa.Table.from_pylist([blank | row for row in rows.values()], schema=SCHEMA)]
     if earlier is not None and kept:
         tables.append(earlier.table.take(pa.array(list(kept.values()), pa.int64())))

@@ -16,6 +16,9 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any
 
+from dali_pipes.errors import DataError
+
+ENGINES = ("local", "ray")
 # Enough for a dozen 8K pictures; a header that asks for more is a lie or no training material.
 MEMORY = 4 << 30
 
@@ -46,6 +49,8 @@ def run_all(
     workers: int | None = None,
     timeout: float = 60.0,
     memory: int = MEMORY,
+    engine: str = "local",
+    address: str | None = None,
 ) -> Generator[tuple[int, Any], None, None]:
     """Call `job(item, **options)` for every item in worker processes.
 
@@ -56,13 +61,27 @@ def run_all(
         workers: Processes; None for one per core.
         timeout: Seconds for one item, after which its worker is killed.
         memory: Bytes that a worker may allocate beyond what it starts with.
+        engine: `local` for processes of this machine, `ray` for those of a Ray cluster (docs/cluster.md).
+        address: Of the cluster, HOST:PORT; None for `RAY_ADDRESS` where it is set, else for Ray on this machine alone.
 
     Yields:
         (place in `items`, result or `Lost`), as they are done.
 
     Raises:
+        DataError: There is no such engine, or no cluster.
         RuntimeError: Workers cannot be started.
     """
+    if engine not in ENGINES:
+        raise DataError(f"engine {engine!r}: expected {' or '.join(ENGINES)}")
+    if engine == "ray":
+        from dali_pipes.corpus.engine_ray import run_on_ray
+
+        yield from run_on_ray(
+            job, items, options=options or {}, workers=workers, timeout=timeout, memory=memory, address=address
+        )
+        return
+    if address is not None:
+        raise DataError(f"--address {address}: only --engine ray has one")
     todo = iter(enumerate(items))
     crew: dict[Connection, _Worker] = {}
     try:

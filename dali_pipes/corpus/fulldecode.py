@@ -84,8 +84,14 @@ def _decoded(frame: VideoFrame) -> Decoded:
     return Decoded(frame.pts, bool(frame.key_frame), checksum(frame), shape, bool(frame.is_corrupt))
 
 
-def decode_everything(container: InputContainer, stream: VideoStream) -> FullDecode:
-    """Decode a stream from its beginning, as `container.decode` does, and keep what came out before any error."""
+def decode_everything(container: InputContainer, stream: VideoStream, limit: int | None = None) -> FullDecode:
+    """Decode a stream from its beginning, as `container.decode` does, and keep what came out before any error.
+
+    Args:
+        container: The video.
+        stream: Its stream.
+        limit: Stop once more frames or packets than this have come; None: never.
+    """
     result = FullDecode()
     packets = container.demux(stream)
     try:
@@ -105,6 +111,8 @@ def decode_everything(container: InputContainer, stream: VideoStream) -> FullDec
                 if result.first is None:
                     result.first = frame
                 result.frames.append(_decoded(frame))
+            if limit is not None and max(len(result.frames), result.packets) > limit:
+                break
     except av.FFmpegError as error:
         result.error = error.strerror or type(error).__name__
     return result

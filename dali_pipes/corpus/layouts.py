@@ -61,7 +61,7 @@ def place(videos: Sequence[PurePath], layout: str, *, splits: Path | None = None
         DataError: The layout is unknown, or the split lists are missing or contradict each other.
     """
     if layout not in LAYOUTS:
-        raise DataError(f"layout {layout!r}: must be one of {', '.join(LAYOUTS)}")
+        raise DataError(f"layout {layout!r}: must be one of {', '.join(NAMES)}")
     return LAYOUTS[layout](videos, splits, fold)
 
 
@@ -179,4 +179,11 @@ def _some(names: Iterable[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
+def split_of(path: PurePath) -> str:
+    """The split that the first folder of a path names, "" where it names none."""
+    return _SPLIT_FOLDERS.get(path.parts[0].lower(), "") if len(path.parts) > 1 else ""
+
+
 LAYOUTS: dict[str, Layout] = {"folders": _folders, "ucf101": _ucf101}
+# With those whose labels stand in the shards or in the list itself (`dali_pipes.corpus.sources`).
+NAMES = (*LAYOUTS, "webdataset", "list")

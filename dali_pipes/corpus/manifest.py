@@ -21,9 +21,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from dali_pipes.corpus.columns import Columns, joined
 from dali_pipes.errors import DataError
 
-VERSION = 1
+VERSION = 2
 _VERSION_KEY = b"dali_pipes.corpus.version"
 
 SCHEMA = pa.schema(
@@ -52,6 +53,7 @@ SCHEMA = pa.schema(
         ("sliceable", pa.bool_()),
         ("duration", pa.float64()),
         ("bytes", pa.int64()),
+        ("offset", pa.int64()),
         ("mtime_ns", pa.int64()),
         ("error", pa.string()),
         ("notes", pa.string()),
@@ -70,7 +72,7 @@ class Video:
 
     Attributes:
         index: Row number in the corpus.
-        uri: Absolute path.
+        uri: Absolute path, address, or ``tar://MEMBER::SHARD`` (docs/storage.md).
         label: Class name, "" where unknown.
         split: "train", "test", "val" or "".
         group: Videos of one group are cut from one recording or show one person; "" where unknown.
@@ -95,8 +97,10 @@ class Video:
         sliceable: Whether every packet shows one frame and says which, so that a run of packets cut out of the video
             decodes to the frames it holds and to no others.
         duration: Seconds.
-        bytes: Size of the file.
-        mtime_ns: Modification time of the file, nanoseconds.
+        bytes: Size of the video file.
+        offset: Byte where it begins in its tar shard; -1 where it is a file of its own.
+        mtime_ns: Modification time of the file, or of the shard, nanoseconds; for remote files without one a number
+            made of their ETag, else 0.
         error: Why the video cannot be used; "" where it can.
         notes: What is unusual about it, in words; "" where nothing is.
     """
@@ -126,6 +130,7 @@ class Video:
     sliceable: bool
     duration: float
     bytes: int
+    offset: int
     mtime_ns: int
     error: str
     notes: str
@@ -150,15 +155,16 @@ class Corpus(Sequence[Video]):
     """The videos that there are, with their labels and splits.
 
     Args:
-        table: Rows with the columns of `SCHEMA`.
+        table: Rows with the columns of `SCHEMA`, or a file of them, read column by column when they are needed.
         path: The file that the rows come from, for messages; None where they come from none.
     """
 
-    def __init__(self, table: pa.Table, path: Path | None = None) -> None:
-        missing = [name for name in SCHEMA.names if name not in table.column_names]
+    def __init__(self, table: pa.Table | pq.ParquetFile, path: Path | None = None) -> None:
+        known = table.column_names if isinstance(table, pa.Table) else table.schema_arrow.names
+        missing = [name for name in SCHEMA.names if name not in known]
         if missing:
             raise DataError(f"{path or 'corpus'}: not a corpus: column {missing[0]!r} is missing")
-        self.table = table.select(SCHEMA.names).cast(SCHEMA).combine_chunks()
+        self._arrow = Columns(table, SCHEMA, path)
         self.path = path
         self._columns: dict[str, np.ndarray] = {}
         self._lists: dict[str, tuple[np.ndarray, np.ndarray]] = {}
@@ -174,17 +180,17 @@ class Corpus(Sequence[Video]):
         if not path.is_file():
             raise DataError(f"{path}: no such corpus file; `dali-pipes index FOLDER -o {path}` makes one")
         try:
-            table = pq.read_table(path)
+            file = pq.ParquetFile(path)
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{path}: not a Parquet file ({_first_line(error)})") from error
-        version = (table.schema.metadata or {}).get(_VERSION_KEY)
+        version = (file.schema_arrow.metadata or {}).get(_VERSION_KEY)
         if version is None:
             raise DataError(f"{path}: not a corpus: `dali-pipes index` did not write it")
         if version != str(VERSION).encode():
             raise DataError(
                 f"{path}: corpus format {version.decode()}, this version reads {VERSION}; index the folder again"
             )
-        return cls(table, path)
+        return cls(file, path)
 
     @classmethod
     def build(
@@ -202,8 +208,8 @@ class Corpus(Sequence[Video]):
 
     @classmethod
     def from_rows(cls, rows: Sequence[Mapping[str, Any]]) -> Corpus:
-        """Make a corpus of dictionaries with the columns as keys."""
-        return cls(pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMA))
+        """Make a corpus of dictionaries with the columns as keys; without `offset`, a video is a file of its own."""
+        return cls(pa.Table.from_pylist([{"offset": -1, **row} for row in rows], schema=SCHEMA))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the corpus; the file appears whole or not at all."""
@@ -218,8 +224,17 @@ class Corpus(Sequence[Video]):
             os.unlink(name)
             raise
 
+    @property
+    def table(self) -> pa.Table:
+        """All rows and columns."""
+        return self._arrow.table()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # An open file cannot be sent to another process.
+        return type(self), (self.table, self.path)
+
     def __len__(self) -> int:
-        return int(self.table.num_rows)
+        return self._arrow.rows
 
     def __iter__(self) -> Iterator[Video]:
         return (self[i] for i in range(len(self)))
@@ -235,7 +250,7 @@ class Corpus(Sequence[Video]):
     def _cell(self, name: str, row: int) -> Any:
         kind = SCHEMA.field(name).type
         if pa.types.is_list(kind):
-            column = self.table.column(name)
+            column = self._arrow[name]
             if not column[row].is_valid:
                 return None
             if name not in self._lists:
@@ -244,7 +259,7 @@ class Corpus(Sequence[Video]):
             offsets, values = self._lists[name]
             return values[offsets[row] : offsets[row + 1]]
         if pa.types.is_string(kind):
-            return self.table.column(name)[row].as_py()
+            return self._arrow[name][row].as_py()
         return self.column(name)[row].item()
 
     def column(self, name: str) -> np.ndarray:
@@ -252,7 +267,9 @@ class Corpus(Sequence[Video]):
         if name not in self._columns:
             if name not in SCHEMA.names:
                 raise DataError(f"column {name!r}: a corpus has {', '.join(SCHEMA.names)}")
-            array = self.table.column(name).to_numpy()
+            values = self._arrow[name]
+            # Of a single chunk numpy can look at Arrow's own memory.
+            array = values.chunk(0).to_numpy(zero_copy_only=False) if values.num_chunks == 1 else values.to_numpy()
             array.flags.writeable = False
             self._columns[name] = array
         return self._columns[name]
@@ -300,23 +317,23 @@ class Corpus(Sequence[Video]):
     @cached_property
     def usable(self) -> np.ndarray:
         """Videos that can be sampled: no error and at least one frame, bool (N,)."""
-        return np.asarray(pc.equal(self.table.column("error"), "").to_numpy() & (self.frames > 0), dtype=np.bool_)
+        return np.asarray(pc.equal(self._arrow["error"], "").to_numpy() & (self.frames > 0), dtype=np.bool_)
 
     @cached_property
     def classes(self) -> list[str]:
         """Names of the classes, sorted."""
-        return _distinct(self.table.column("label"))
+        return _distinct(self._arrow["label"])
 
     @cached_property
     def labels(self) -> np.ndarray:
         """Number of each video's class in `classes`, -1 where unknown, int64 (N,)."""
-        found = pc.index_in(self.table.column("label"), pa.array(self.classes, pa.string()))
+        found = pc.index_in(self._arrow["label"], pa.array(self.classes, pa.string()))
         return pc.fill_null(found, -1).to_numpy().astype(np.int64)
 
     @cached_property
     def groups(self) -> np.ndarray:
         """Group number of each video, int64 (N,); a video without a group has a number of its own."""
-        names = self.table.column("group")
+        names = self._arrow["group"]
         known = _distinct(names)
         found = pc.fill_null(pc.index_in(names, pa.array(known, pa.string())), -1).to_numpy().astype(np.int64)
         alone = found < 0
@@ -326,7 +343,7 @@ class Corpus(Sequence[Video]):
     @cached_property
     def splits(self) -> list[str]:
         """Names of the splits that occur, sorted, without ""."""
-        return _distinct(self.table.column("split"))
+        return _distinct(self._arrow["split"])
 
     def select(self, split: Literal["train", "test", "val"] | str | None = None) -> np.ndarray:
         """Row numbers of the usable videos, int64 (n,).
@@ -341,22 +358,31 @@ class Corpus(Sequence[Video]):
             return np.flatnonzero(self.usable).astype(np.int64)
         if split not in self.splits:
             raise DataError(f"split {split!r}: {self.path or 'the corpus'} has {', '.join(self.splits) or 'no splits'}")
-        return np.flatnonzero(self.usable & pc.equal(self.table.column("split"), split).to_numpy()).astype(np.int64)
+        return np.flatnonzero(self.usable & pc.equal(self._arrow["split"], split).to_numpy()).astype(np.int64)
+
+    def combinations(self, names: Sequence[str]) -> list[tuple[int, int]]:
+        """First row and number of the usable videos of each combination of values in some columns, by row."""
+        table = pa.table({**{name: self._arrow[name] for name in names}, "row": pa.array(np.arange(len(self)))})
+        groups = table.filter(pa.array(self.usable)).group_by(list(names))
+        found = groups.aggregate([("row", "min"), ("row", "count")])
+        return sorted(zip(found["row_min"].to_pylist(), found["row_count"].to_pylist(), strict=True))
 
     @cached_property
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits that tell corpora apart by content, wherever and whenever files were copied."""
         digest = hashlib.sha256(str(VERSION).encode())
         # Only base names: the same videos under another root are the same corpus.
-        names = pc.replace_substring_regex(self.table.column("uri"), r"^.*/", "")
+        names = pc.replace_substring_regex(self._arrow["uri"], r"^tar://(.*)::.*$", r"\1")
+        names = pc.replace_substring_regex(names, r"^.*/", "")
         usable = self.usable.tobytes()
-        for text in (names, *(self.table.column(name) for name in _CONTENT if SCHEMA.field(name).type == pa.string())):
-            digest.update("\0".join(text.to_pylist()).encode())
+        for text in (names, *(self._arrow[name] for name in _CONTENT if SCHEMA.field(name).type == pa.string())):
+            digest.update(joined(text))
         for name in _CONTENT:
             if SCHEMA.field(name).type != pa.string():
-                digest.update(self.column(name).tobytes())
+                digest.update(self.column(name).data)
         for name in ("key_frames", "key_timestamps", "timestamps"):
-            digest.update(pc.list_flatten(self.table.column(name)).to_numpy().tobytes())
+            for chunk in self._arrow[name].chunks:
+                digest.update(chunk.flatten().to_numpy(zero_copy_only=False))
         digest.update(usable)
         return digest.hexdigest()[:16]
 

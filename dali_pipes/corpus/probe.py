@@ -6,8 +6,6 @@ and the one at the last key frame are decoded, so that what cannot be decoded at
 
 from __future__ import annotations
 
-import os
-import stat
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -20,11 +18,14 @@ from av.video.stream import VideoStream
 
 from dali_pipes.corpus.fulldecode import FullDecode, decode_everything, starting_points
 from dali_pipes.corpus.packets import PacketReader, length_size, readable
+from dali_pipes.corpus.storage import Stat, open_source, stat_source
 from dali_pipes.errors import VideoError
 
 # Changes whenever the same file may give another row, so that earlier results are not taken over.
 PROBE_VERSION = 1
 MAX_SIDE = 16384
+# Four days at 30 frames/s: what a header claims beyond is a lie, and each takes memory.
+MAX_FRAMES = 10_000_000
 # Containers that store a time stamp (or a place in an even grid) with every packet and say which are key frames.
 _INDEXED = {"mov", "matroska", "avi"}
 _REORDERING = {"h264", "hevc"}
@@ -55,61 +56,74 @@ class Probed:
     sliceable: bool = False
     duration: float = 0.0
     bytes: int = 0
+    offset: int = -1
     mtime_ns: int = 0
     error: str = ""
     notes: str = ""
 
 
-def probe_row(uri: str, *, thorough: bool = False, max_side: int = MAX_SIDE) -> dict[str, Any]:
+def probe_row(
+    uri: str,
+    *,
+    known: Stat | None = None,
+    thorough: bool = False,
+    max_side: int = MAX_SIDE,
+    max_frames: int = MAX_FRAMES,
+) -> dict[str, Any]:
     """Probe a video and never raise for what is wrong with it: the row's `error` says so.
 
     Args:
-        uri: Path of the file.
+        uri: Path or address of the file.
+        known: Its size, version and place in a tar shard; None: to be found out.
         thorough: Decode every frame even where packets suffice.
         max_side: Largest width or height accepted, pixels.
+        max_frames: Largest number of frames or packets accepted.
 
     Returns:
         Columns of the corpus, without label, split and group.
     """
     try:
-        return asdict(probe(uri, thorough=thorough, max_side=max_side))
+        known = known or stat_source(uri)
+        return asdict(probe(uri, known=known, thorough=thorough, max_side=max_side, max_frames=max_frames))
     except VideoError as error:
         row = Probed(uri, error=error.reason)
     except MemoryError:
         row = Probed(uri, error="needs more memory than a probe may take")
-    try:
-        status = os.stat(uri)
-        row.bytes, row.mtime_ns = status.st_size, status.st_mtime_ns
-    except OSError:
-        pass
+    # A server that was lost says nothing about the file: without size and time it is asked again the next time.
+    if known is not None and not row.error.startswith("server lost"):
+        row.bytes, row.mtime_ns, row.offset = known.bytes, known.mtime_ns, known.offset
     return asdict(row)
 
 
-def probe(uri: str, *, thorough: bool = False, max_side: int = MAX_SIDE) -> Probed:
+def probe(
+    uri: str,
+    *,
+    known: Stat | None = None,
+    thorough: bool = False,
+    max_side: int = MAX_SIDE,
+    max_frames: int = MAX_FRAMES,
+) -> Probed:
     """Find out what decoding and sampling need to know about a video.
 
     Args:
-        uri: Path of the file.
+        uri: Path or address of the file.
+        known: Its size, version and place in a tar shard; None: to be found out.
         thorough: Decode every frame even where packets suffice.
         max_side: Largest width or height accepted, pixels.
+        max_frames: Largest number of frames or packets accepted.
 
     Raises:
         VideoError: The video cannot be used; the reason is in words.
     """
-    try:
-        status = os.stat(uri)
-    except OSError as error:
-        raise VideoError(uri, error.strerror or str(error)) from error
-    if not stat.S_ISREG(status.st_mode):
-        raise VideoError(uri, "not a regular file")
-    if status.st_size == 0:
+    known = known or stat_source(uri)
+    if known.bytes == 0:
         raise VideoError(uri, "the file is empty")
-    row = Probed(uri, bytes=status.st_size, mtime_ns=status.st_mtime_ns)
+    row = _blank(uri, known)
     try:
-        why = _from_packets(row, max_side)
+        why = _from_packets(row, max_side, max_frames)
         if why or thorough:
-            by_packets, row = row, Probed(uri, bytes=status.st_size, mtime_ns=status.st_mtime_ns)
-            _from_decode(row, max_side)
+            by_packets, row = row, _blank(uri, known)
+            _from_decode(row, max_side, max_frames)
             row.sliceable = not why and by_packets.sliceable and by_packets.frames == row.frames
     except av.FFmpegError as error:
         raise VideoError(uri, f"cannot be opened: {_words(error)}") from error
@@ -121,16 +135,31 @@ def probe(uri: str, *, thorough: bool = False, max_side: int = MAX_SIDE) -> Prob
     return row
 
 
-def open_video(uri: str) -> InputContainer:
-    """Open a video for reading, whatever the encoding of its metadata (HMDB-51 has titles that are not UTF-8)."""
-    return av.open(uri, metadata_errors="ignore")
+def _blank(uri: str, known: Stat) -> Probed:
+    return Probed(uri, bytes=known.bytes, offset=known.offset, mtime_ns=known.mtime_ns)
+
+
+def open_video(uri: str, offset: int = -1, size: int = -1, mtime_ns: int = 0) -> InputContainer:
+    """Open a video for reading, whatever the encoding of its metadata (HMDB-51 has titles that are not UTF-8).
+
+    Args:
+        uri: Path or address (see `dali_pipes.corpus.storage`).
+        offset: Byte where it begins in its tar shard, -1 where it is a file of its own.
+        size: Bytes of it; -1: to be asked for.
+        mtime_ns: Version of the file, for the cache of remote ones.
+    """
+    return av.open(open_source(uri, offset=offset, size=size, mtime_ns=mtime_ns), "r", metadata_errors="ignore")
+
+
+def _open(row: Probed) -> InputContainer:
+    return open_video(row.uri, row.offset, row.bytes, row.mtime_ns)
 
 
 def _words(error: av.FFmpegError) -> str:
     return error.strerror or type(error).__name__
 
 
-def _stream(row: Probed, container: InputContainer, max_side: int) -> VideoStream:
+def _stream(row: Probed, container: InputContainer, max_side: int, max_frames: int) -> VideoStream:
     if not container.streams.video:
         raise VideoError(row.uri, "has no video stream")
     stream = container.streams.video[0]
@@ -141,6 +170,10 @@ def _stream(row: Probed, container: InputContainer, max_side: int) -> VideoStrea
         raise VideoError(row.uri, "has a cover picture but no video")
     if max(context.width, context.height) > max_side:
         raise VideoError(row.uri, f"picture of {context.width} x {context.height}: more than {max_side} a side")
+    if stream.frames > max_frames:
+        raise VideoError(row.uri, f"the header says {stream.frames} frames: more than {max_frames}")
+    # What the packets say later may be larger than the header; FFmpeg refuses it before it takes the memory.
+    context.options = {"max_pixels": str(max_side * max_side)}
     # One thread: the processes share the cores already, and results do not depend on how many there are.
     context.thread_count = 1
     return stream
@@ -162,10 +195,10 @@ def _note(row: Probed, text: str) -> None:
     row.notes = f"{row.notes}; {text}" if row.notes else text
 
 
-def _from_packets(row: Probed, max_side: int) -> str:
+def _from_packets(row: Probed, max_side: int, max_frames: int = MAX_FRAMES) -> str:
     """Fill in a row from the packets; returns why that is not possible, or ""."""
-    with open_video(row.uri) as container:
-        stream = _stream(row, container, max_side)
+    with _open(row) as container:
+        stream = _stream(row, container, max_side, max_frames)
         context = stream.codec_context
         codec = context.codec.canonical_name
         formats = set(container.format.name.split(","))
@@ -182,6 +215,8 @@ def _from_packets(row: Probed, max_side: int) -> str:
             if not packet.size:
                 continue
             packets += 1
+            if packets > max_frames:
+                raise VideoError(row.uri, f"more than {max_frames} packets")
             if packet.pts is None or packet.is_discard or packet.is_corrupt:
                 return "packets without time stamp, cut by an edit list, or damaged"
             if packet.has_sidedata("new_extradata"):
@@ -248,19 +283,24 @@ def _key_frame(container: InputContainer, stream: VideoStream, stamp: int) -> Vi
     return None
 
 
-def _from_decode(row: Probed, max_side: int) -> None:
-    with open_video(row.uri) as container:
-        stream = _stream(row, container, max_side)
-        full = decode_everything(container, stream)
+def _from_decode(row: Probed, max_side: int, max_frames: int = MAX_FRAMES) -> None:
+    with _open(row) as container:
+        stream = _stream(row, container, max_side, max_frames)
+        full = decode_everything(container, stream, max_frames)
     count = len(full.frames)
+    if max(count, full.packets) > max_frames:
+        raise VideoError(row.uri, f"more than {max_frames} frames or packets")
+    largest = max((max(frame.shape[:2]) for frame in full.frames), default=0)
+    if largest > max_side:
+        raise VideoError(row.uri, f"a picture of {largest} pixels a side: more than {max_side}")
     if full.first is None:
         raise VideoError(row.uri, f"no frame can be decoded: {full.error or 'the file holds none'}")
     if full.error and not full.at_end:
         raise VideoError(row.uri, f"decoding fails after {count} frames, with more to come: {full.error}")
     if full.error:
         _note(row, f"ends after {count} frames with an error: {full.error}")
-    with open_video(row.uri) as container:
-        stream = _stream(row, container, max_side)
+    with _open(row) as container:
+        stream = _stream(row, container, max_side, max_frames)
         if stream.frames > full.packets:
             _note(row, f"the header says {stream.frames} frames, {full.packets} are there")
         points = starting_points(container, stream, full)
@@ -279,7 +319,8 @@ def _fill_from_decode(row: Probed, stream: VideoStream, full: FullDecode, points
     shapes = {frame.shape for frame in full.frames}
     row.uniform = len(shapes) == 1
     if not row.uniform:
-        _note(row, "frame size or format changes: " + ", ".join(f"{w} x {h} {name}" for w, h, name in sorted(shapes)))
+        few = ", ".join(f"{w} x {h} {name}" for w, h, name in sorted(shapes)[:8])
+        _note(row, f"frame size or format changes: {few}" + (", ..." if len(shapes) > 8 else ""))
     damaged = sum(frame.corrupt for frame in full.frames)
     if damaged:
         _note(row, f"{damaged} damaged frames")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import av
 
 from dali_pipes.corpus.probe import open_video
+from dali_pipes.decode.limits import check_unchanged
 from dali_pipes.errors import VideoError
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ def reading(video: Video, purpose: str) -> Iterator[InputContainer]:
         purpose: What cannot be done where FFmpeg fails, for the message: "decoded" or "read".
     """
     try:
-        with open_video(video.uri) as container:
+        with open_video(video.uri, video.offset, video.bytes, video.mtime_ns) as container:
+            check_unchanged(video, container)
             yield container
     except av.FFmpegError as error:
         raise VideoError(video.uri, f"cannot be {purpose}: {error.strerror or error}") from error

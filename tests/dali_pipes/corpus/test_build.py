@@ -10,7 +10,8 @@ import pytest
 from make_videos import make_video
 
 from dali_pipes.corpus import Corpus
-from dali_pipes.corpus.build import build, find_videos
+from dali_pipes.corpus.build import build
+from dali_pipes.corpus.files import find_videos
 from dali_pipes.corpus.journal import Journal
 from dali_pipes.corpus.manifest import VERSION
 from dali_pipes.corpus.summary import summary

@@ -135,7 +135,7 @@ def test_errors_name_the_file_and_what_would_be_right(tmp_path: Path, corpus: Co
         Corpus.open(tmp_path / "other.parquet")
     old = corpus.table.replace_schema_metadata({b"dali_pipes.corpus.version": b"0"})
     pq.write_table(old, tmp_path / "old.parquet")
-    with pytest.raises(DataError, match="corpus format 0, this version reads 1; index the folder again"):
+    with pytest.raises(DataError, match="corpus format 0, this version reads 2; index the folder again"):
         Corpus.open(tmp_path / "old.parquet")
     with pytest.raises(DataError, match="column 'frames' is missing"):
         Corpus(corpus.table.drop_columns(["frames"]))

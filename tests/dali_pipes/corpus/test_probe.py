@@ -77,7 +77,7 @@ def test_decoding_begins_at_the_number_that_the_row_says(made: dict[str, Path], 
 
 @pytest.mark.parametrize("kind", sorted(BY_PACKETS))
 def test_clean_videos_are_counted_by_their_packets(made: dict[str, Path], kind: str) -> None:
-    assert probing._from_packets(Probed(str(made[kind])), probing.MAX_SIDE) == ""
+    assert probing._from_packets(Probed(str(made[kind])), probing.MAX_SIDE, probing.MAX_FRAMES) == ""
 
 
 def test_the_vp9_test_video_has_hidden_frames(made: dict[str, Path]) -> None:
@@ -120,7 +120,7 @@ def test_damage_in_the_middle_is_found_without_decoding_everything(tmp_path: Pat
     with path.open("r+b") as file:
         file.seek(places[30])
         file.write(bytes(places[31] - places[30]))
-    assert probing._from_packets(Probed(str(path)), probing.MAX_SIDE) == "damaged NAL units"
+    assert probing._from_packets(Probed(str(path)), probing.MAX_SIDE, probing.MAX_FRAMES) == "damaged NAL units"
     assert video_of(path).error.startswith("decoding fails after ")
 
 
