@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dali_pipes.augment import PLAIN, Augment, Draws, center_crop
+from dali_pipes.clips.frames import clip_frames
 from dali_pipes.clips.random import Purpose, generator
 from dali_pipes.clips.request import ClipRequest
-from dali_pipes.clips.speed import Short, Timing, frame_indices
+from dali_pipes.clips.speed import Short, Timing
+from dali_pipes.decode.cache import VideoCache
 from dali_pipes.decode.choice import Decoder, choose
 from dali_pipes.decode.host import decode_frames, working_size
 from dali_pipes.decode.slice import cut
@@ -36,6 +38,7 @@ class Preparer:
         short: What happens past a video's last frame.
         device: ``cpu`` or ``gpu``, where the graph runs.
         decoder: See :func:`dali_pipes.decode.choice.choose`.
+        cache: Small copies of the videos to decode instead, where there are any; None: none.
     """
 
     corpus: Corpus
@@ -46,6 +49,7 @@ class Preparer:
     short: Short
     device: str
     decoder: Decoder
+    cache: VideoCache | None = None
 
     @property
     def short_side(self) -> int:
@@ -62,13 +66,31 @@ class Preparer:
         video = self.corpus[request.video]
         if video.error:
             raise VideoError(video.uri, video.error)
+        # Which frames is a question to the video's own clock, whoever is decoded in its place.
         frames, orders = self.plan(video, request)
-        on_host = choose(video, self.device, self.decoder).decoder == "host"
-        draws = tuple(self._draws(video, request, v, on_host) for v in range(len(request.views)))
+        copy = self.cache.copy_of(video) if self.cache is not None else None
+        if copy is not None and self.cache is not None:
+            try:
+                return self._decoded(video, copy, frames, orders, request)
+            except VideoError:
+                self.cache.forget(video)
+        return self._decoded(video, video, frames, orders, request)
+
+    def _decoded(
+        self,
+        video: Video,
+        source: Video,
+        frames: NDArray[np.int64],
+        orders: tuple[NDArray[np.int32], ...],
+        request: ClipRequest,
+    ) -> Sample:
+        """The sample, its frames taken from ``source``: the video itself or its copy."""
+        on_host = choose(source, self.device, self.decoder).decoder == "host"
+        draws = tuple(self._draws(video, source, request, v, on_host) for v in range(len(request.views)))
         if not on_host:
-            piece = cut(video, frames)
+            piece = cut(source, frames)
             return Sample(piece.data, piece.frames, None, orders, draws)
-        raw = decode_frames(video, frames, short_side=self.short_side)
+        raw = decode_frames(source, frames, short_side=self.short_side)
         return Sample(None, np.empty(0, np.int32), np.ascontiguousarray(raw), orders, draws)
 
     def plan(self, video: Video, request: ClipRequest) -> tuple[NDArray[np.int64], tuple[NDArray[np.int32], ...]]:
@@ -76,8 +98,8 @@ class Preparer:
         timing = Timing(video.frames, video.rate, video.timestamps)
         try:
             wanted = [
-                frame_indices(timing, v.start, self.frames, v.speed, fps=self.fps, short=self.short)
-                for v in request.views
+                clip_frames(timing, request, view, self.frames, fps=self.fps, short=self.short)
+                for view in range(len(request.views))
             ]
         except ValueError as error:
             raise DataError(f"{video.uri}: {error}") from error
@@ -85,14 +107,14 @@ class Preparer:
         orders = inverse.reshape(-1).astype(np.int32).reshape(len(wanted), self.frames)
         return frames, tuple(orders)
 
-    def _draws(self, video: Video, request: ClipRequest, view: int, on_host: bool) -> Draws:
+    def _draws(self, video: Video, source: Video, request: ClipRequest, view: int, on_host: bool) -> Draws:
         given = request.views[view].draws
         if given is not None:
             self._check(given)
             return given
         if self.augment is None:
             short_side = self.short_side if on_host else None
-            return center_crop(*working_size(video.shown_width, video.shown_height, short_side))
+            return center_crop(*working_size(source.shown_width, source.shown_height, short_side))
         rng = generator(request.key, Purpose.AUGMENT, view=view)
         return self.augment.draw(rng, video.shown_width, video.shown_height)
 

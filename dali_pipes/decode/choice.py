@@ -10,8 +10,6 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
-import numpy as np
-
 from dali_pipes.errors import DataError
 
 if TYPE_CHECKING:
@@ -86,16 +84,7 @@ def survey(corpus: Corpus, device: str, decoder: Decoder = "auto") -> dict[Choic
     """Counts the usable videos of a corpus by the decoder they would get."""
     # Only these columns decide, so each of their combinations is looked at once: a corpus has few.
     names = ("codec", "pixel_format", "uniform", "sliceable", "rotation", "numbering", "width", "height")
-    columns = [corpus.column(name) for name in names]
-    usable = corpus.select(None)
-    if not len(usable):
-        return {}
-    keys: dict[tuple[object, ...], tuple[int, int]] = {}
-    rows = zip(usable.tolist(), *(np.asarray(c, dtype=object)[usable].tolist() for c in columns), strict=True)
-    for row, *values in rows:
-        first, count = keys.get(tuple(values), (row, 0))
-        keys[tuple(values)] = (first, count + 1)
     counts: Counter[Choice] = Counter()
-    for first, count in keys.values():
+    for first, count in corpus.combinations(names):
         counts[choose(corpus[first], device, decoder)] += count
     return dict(counts)

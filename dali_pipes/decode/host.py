@@ -15,7 +15,7 @@ import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from dali_pipes.decode.numbering import number_of
+from dali_pipes.decode.numbering import numberer
 from dali_pipes.decode.plan import Range, plan
 from dali_pipes.decode.reading import reading
 from dali_pipes.errors import VideoError
@@ -83,14 +83,15 @@ class _Picture:
         self.width, self.height = width, height
         self.converter = VideoReformatter()
 
-    def __call__(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
+    def __call__(self, frame: av.VideoFrame, out: NDArray[np.uint8], at: int) -> None:
+        """Writes the frame to ``out[at]``."""
         # Averaging over the area does not alias when shrinking, and is the quickest of FFmpeg's scalers here.
         same = frame.width == self.width and frame.height == self.height
         interpolation = Interpolation.BILINEAR if same else Interpolation.AREA
         rgb = self.converter.reformat(
             frame, width=self.width, height=self.height, format="rgb24", interpolation=interpolation, threads=1
         )
-        return rgb.to_ndarray()  # type: ignore[return-value]  # rgb24 is uint8
+        out[at] = rgb.to_ndarray()
 
 
 class _LateSeekError(Exception):
@@ -109,58 +110,91 @@ def _decode_run(
     container: InputContainer, video: Video, run: Range, out: NDArray[np.uint8], picture: _Picture, *, seek: bool
 ) -> None:
     """Decodes one run of frames into ``out``."""
-    slot = {int(number): i for i, number in enumerate(run.wanted)}
+    slot = {number: i for i, number in enumerate(run.wanted.tolist())}
     stream = container.streams.video[0]
     if seek:
         container.seek(run.timestamp, stream=stream, backward=True, any_frame=False)
-    numbered = _by_pts if video.numbering == "pts" else _by_count
-    for number, frame in numbered(container, stream, video, run, strict=seek):
-        at = slot.pop(number, None)
-        if at is not None:
-            out[at] = picture(frame)
-            if not slot:
-                return
+    decode = _by_pts if video.numbering == "pts" else _by_count
+    decode(container, stream, video, run, slot, out, picture, strict=seek)
+    if not slot:
+        return
     if seek:  # what was sought may have been read past; from the start it is found if it is there
         raise _LateSeekError
     raise VideoError(video.uri, f"{len(slot)} frames could not be decoded; the first is {min(slot)} of {video.frames}")
 
 
 def _by_pts(
-    container: InputContainer, stream: VideoStream, video: Video, run: Range, *, strict: bool
-) -> Iterator[tuple[int, av.VideoFrame]]:
+    container: InputContainer,
+    stream: VideoStream,
+    video: Video,
+    run: Range,
+    slot: dict[int, int],
+    out: NDArray[np.uint8],
+    picture: _Picture,
+    *,
+    strict: bool,
+) -> None:
+    """Fills ``out`` and empties ``slot``. Packets come by the hundred, so the loop does as little as it can."""
     context = stream.codec_context
+    decode, number_of = context.decode, numberer(video)
     # Only where each packet is a frame does having sent a packet mean that its frame will come out, and the same frame
     # whatever was skipped.
-    skips = video.sliceable and video.codec in _SKIPS_UNREFERENCED
-    wanted = set(run.wanted.tolist())
-    unsent = set(wanted)
-    for i, packet in enumerate(container.demux(stream)):
+    sliceable = video.sliceable
+    skips = sliceable and video.codec in _SKIPS_UNREFERENCED
+    unsent = set(slot)
+    skipping: bool | None = None
+    first = strict
+    for packet in container.demux(stream):
         if not packet.size:
             break
-        number = number_of(video, packet.pts)
-        if i == 0 and strict and number > run.key:
-            raise _LateSeekError
-        if skips:
-            context.skip_frame = "DEFAULT" if number in wanted else "NONREF"
-        unsent.discard(number)
-        for frame in context.decode(packet):
-            yield number_of(video, frame.pts), frame
-        if video.sliceable and not unsent:
-            break
+        number = number_of(packet.pts)
+        if first:
+            if number > run.key:
+                raise _LateSeekError
+            first = False
+        wanted = number in unsent
+        if skips and skipping is not (not wanted):
+            context.skip_frame = "DEFAULT" if wanted else "NONREF"
+            skipping = not wanted
+        for frame in decode(packet):
+            at = slot.pop(number_of(frame.pts), None)
+            if at is not None:
+                picture(frame, out, at)
+                if not slot:
+                    return
+        if wanted:
+            unsent.discard(number)
+            if sliceable and not unsent:
+                break
     # The end of the stream makes the decoder hand out what it holds back for reordering; reading on instead would
     # decode frames only to throw them away.
-    for frame in context.decode(None):
-        yield number_of(video, frame.pts), frame
+    for frame in decode(None):
+        at = slot.pop(number_of(frame.pts), None)
+        if at is not None:
+            picture(frame, out, at)
 
 
 def _by_count(
-    container: InputContainer, stream: VideoStream, video: Video, run: Range, *, strict: bool
-) -> Iterator[tuple[int, av.VideoFrame]]:
+    container: InputContainer,
+    stream: VideoStream,
+    video: Video,
+    run: Range,
+    slot: dict[int, int],
+    out: NDArray[np.uint8],
+    picture: _Picture,
+    *,
+    strict: bool,
+) -> None:
+    """Fills ``out`` and empties ``slot``, counting frames from the key frame on."""
     context = stream.codec_context
     number = run.key
     for i, packet in enumerate(container.demux(stream)):
         if i == 0 and strict and run.timestamp not in (packet.dts, packet.pts):
             raise _LateSeekError  # counting would begin at another frame
         for frame in context.decode(packet):
-            yield number, frame
+            at = slot.pop(number, None)
             number += 1
+            if at is not None:
+                picture(frame, out, at)
+                if not slot:
+                    return

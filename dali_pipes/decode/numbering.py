@@ -12,20 +12,45 @@ Two ways, chosen by the probe and kept in the manifest (column ``numbering``):
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from math import floor
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from dali_pipes.corpus import Video
 
 
+def numberer(video: Video) -> Callable[[int | None], int]:
+    """A function from a presentation time stamp to the number of the frame that has it, -1 where none has.
+
+    Made once for each decode: it is called for every packet and every frame.
+    """
+    if video.timestamps is not None:
+        return partial(_exact, video.timestamps)
+    frames, start, step = video.frames, video.start, video.step
+    if frames <= 1:
+        return lambda pts: 0 if pts == start and frames else -1
+
+    def number(pts: int | None) -> int:
+        if pts is None:
+            return -1
+        place = floor((pts - start) / step + 0.5)
+        return place if 0 <= place < frames else -1
+
+    return number
+
+
 def number_of(video: Video, pts: int | None) -> int:
     """The number of the frame with a presentation time stamp; -1 where no frame of the video has it."""
+    return numberer(video)(pts)
+
+
+def _exact(stamps: NDArray[np.int64], pts: int | None) -> int:
     if pts is None:
         return -1
-    if video.timestamps is not None:
-        at = int(np.searchsorted(video.timestamps, pts))
-        return at if at < len(video.timestamps) and video.timestamps[at] == pts else -1
-    number = int(np.floor((pts - video.start) / video.step + 0.5)) if video.frames > 1 else int(pts != video.start)
-    return number if 0 <= number < video.frames else -1
+    at = int(np.searchsorted(stamps, pts))
+    return at if at < len(stamps) and stamps[at] == pts else -1

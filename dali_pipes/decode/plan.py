@@ -34,8 +34,8 @@ class Range:
 def plan(frames: NDArray[np.int64], key_frames: NDArray[np.int64], key_timestamps: NDArray[np.int64]) -> list[Range]:
     """Splits sorted unique frame numbers into runs that each begin at a key frame.
 
-    A new run begins where the governing key frame of the next wanted frame lies after the last one, for then seeking
-    decodes less than going on.
+    A new run begins where seeking to the governing key frame of the next wanted frame passes over something; where
+    that key frame comes straight after the last wanted one, going on decodes the same without a seek.
 
     Args:
         frames: Sorted unique frame numbers wanted.
@@ -46,7 +46,7 @@ def plan(frames: NDArray[np.int64], key_frames: NDArray[np.int64], key_timestamp
         return []
     governing = np.maximum(np.searchsorted(key_frames, frames, side="right") - 1, 0)
     keys = key_frames[governing]
-    apart = (governing[1:] > governing[:-1]) & (keys[1:] > frames[:-1])
+    apart = (governing[1:] > governing[:-1]) & (keys[1:] > frames[:-1] + 1)
     begins = np.flatnonzero(np.concatenate([[True], apart]))
     ends = np.append(begins[1:], len(frames))
     return [

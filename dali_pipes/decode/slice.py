@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dali_pipes.corpus.packets import length_size, splices
-from dali_pipes.decode.numbering import number_of
+from dali_pipes.decode.numbering import numberer
 from dali_pipes.decode.plan import Range, plan
 from dali_pipes.decode.reading import reading
 from dali_pipes.errors import VideoError
@@ -76,6 +76,7 @@ def _collect(
     """Frame numbers and packets, in decoding order, of all ranges."""
     stream = container.streams.video[0]
     size = length_size(video.codec, stream.codec_context.extradata)
+    number_of = numberer(video)
     numbers: list[int] = []
     packets: list[Packet] = []
     taken: set[int] = set()
@@ -88,7 +89,7 @@ def _collect(
         fresh = False
         # A packet once read is gone: do not ask for one more than is needed, the next range may go on from here.
         for packet in container.demux(stream) if missing else ():
-            number = number_of(video, packet.pts) if packet.size else -1
+            number = number_of(packet.pts) if packet.size else -1
             if not begun:
                 if number > run.key:
                     raise VideoError(video.uri, f"seeking to key frame {run.key} ended at frame {number}")

@@ -1,0 +1,336 @@
+"""Encodes a whole corpus anew: in parallel, each copy verified, and going on where it stopped.
+
+What was encoded stands in a ledger beside the copies, one JSON line each. A copy is taken over as long as its source,
+the preset and the copy itself are what they were then.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import av
+
+from dali_pipes.corpus.engine import Lost, run_all
+from dali_pipes.corpus.manifest import Corpus, Video
+from dali_pipes.corpus.probe import Probed, probe_row
+from dali_pipes.corpus.storage import StorageOptions, configure_storage, storage_options
+from dali_pipes.corpus.transcode import TRANSCODE_VERSION, UNWRITABLE, Preset, encode, temporary_prefix
+from dali_pipes.corpus.transcode_names import copy_names
+from dali_pipes.errors import DataError, VideoError
+from dali_pipes.progress import Progress
+
+MANIFEST = "corpus.parquet"
+LEDGER = "transcode.jsonl"
+# Frames of each video compared with the source.
+_SAMPLES = 5
+
+
+@dataclass
+class Outcome:
+    """What a run did.
+
+    Attributes:
+        corpus: Of the copies, in the order of the sources.
+        encoded: Videos encoded by this run.
+        kept: Videos taken over from an earlier one.
+        failed: (uri, reason) of videos left out.
+        bytes_before: Size of the sources that have a copy.
+        bytes_after: Size of the copies.
+        psnr: Of every copy, dB, see `dali_pipes.corpus.transcode.Encoded`.
+        seconds: That the run took.
+    """
+
+    corpus: Corpus
+    encoded: int = 0
+    kept: int = 0
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    bytes_before: int = 0
+    bytes_after: int = 0
+    psnr: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+class FolderFullError(Exception):
+    """The copies cannot be written; the message says why."""
+
+
+def transcode(
+    corpus: Corpus,
+    output: Path,
+    preset: Preset,
+    *,
+    engine: dict[str, Any] | None = None,
+    progress: bool = True,
+) -> Outcome:
+    """Encode every usable video of a corpus and write the corpus of the copies.
+
+    Args:
+        corpus: The sources.
+        output: Folder for the copies, `corpus.parquet` and the ledger; made if need be.
+        preset: How to encode.
+        engine: Keyword arguments for `dali_pipes.corpus.engine.run_all`: workers, timeout, ...
+        progress: Whether to report progress on standard error.
+
+    Returns:
+        What was done. Rows of videos that have no copy keep the source's uri, with the reason as error.
+
+    Raises:
+        DataError: The folder cannot be made or is in use by another run, or a copy would overwrite a source.
+        FolderFullError: The disk is full, or writing fails for another reason. What is done so far is kept.
+    """
+    begun = time.monotonic()
+    uris = corpus.column("uri").tolist()
+    targets = [str(Path(os.path.abspath(output)) / name) for name in copy_names(uris, corpus.classes)]
+    over = set(targets) & {os.path.abspath(uri) for uri in uris}
+    if over:
+        raise DataError(f"{output}: {min(over)} is a source and would be overwritten; choose another folder")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        ledger = _Ledger(output / LEDGER)
+    except OSError as error:
+        raise DataError(f"{output}: cannot be written: {error.strerror}") from error
+    with closing(ledger):
+        _sweep(output)
+        how = {"version": TRANSCODE_VERSION, **asdict(preset)}
+        entries: dict[int, dict[str, Any]] = {}
+        todo = []
+        for i in corpus.select(None).tolist():
+            entry = ledger.entries.get(uris[i])
+            if entry is not None and _holds(entry, corpus, i, targets[i], how):
+                entries[i] = entry
+            else:
+                todo.append(i)
+        outcome = Outcome(corpus, kept=len(entries), encoded=0)
+        try:
+            failed = _encode_all(corpus, todo, targets, preset, how, entries, ledger, engine or {}, progress)
+            outcome.encoded = len(entries) - outcome.kept
+            outcome.corpus = _manifest(corpus, entries, failed)
+            outcome.corpus.save(output / MANIFEST)
+            outcome.corpus.path = output / MANIFEST
+            # Only lines that count: a ledger that grows with every change would be read in full each time.
+            ledger.rewrite([entries[i] for i in sorted(entries)])
+        except OSError as error:
+            raise FolderFullError(f"{output}: {error.strerror or error}") from error
+    outcome.failed = [(uris[i], reason) for i, reason in sorted(failed.items())]
+    outcome.bytes_before = sum(entry["source_bytes"] for entry in entries.values())
+    outcome.bytes_after = sum(entry["row"]["bytes"] for entry in entries.values())
+    outcome.psnr = [entry["psnr"] for entry in entries.values()]
+    outcome.seconds = time.monotonic() - begun
+    return outcome
+
+
+def _encode_all(
+    corpus: Corpus,
+    todo: list[int],
+    targets: list[str],
+    preset: Preset,
+    how: dict[str, Any],
+    entries: dict[int, dict[str, Any]],
+    ledger: _Ledger,
+    engine: dict[str, Any],
+    progress: bool,
+) -> dict[int, str]:
+    """Encode what is to do, adding to `entries` and the ledger; returns why the others failed."""
+    failed: dict[int, str] = {}
+    items = _Items(corpus, todo, targets)
+    options: dict[str, Any] = {"timeout": 600.0} | engine
+    try:
+        with (
+            Progress("transcode", len(todo), enabled=progress) as bar,
+            closing(
+                run_all(_job, items, options={"preset": preset, "storage": storage_options()}, **options)
+            ) as results,
+        ):
+            for place, result in results:
+                i = todo[place]
+                items.out.discard(place)
+                if isinstance(result, Lost):
+                    _sweep_one(Path(targets[i]))
+                    failed[i] = result.reason
+                elif "full" in result:
+                    raise OSError(result["number"], result["full"])
+                elif "error" in result:
+                    failed[i] = result["error"]
+                else:
+                    entries[i] = _source(corpus, i) | {"preset": how} | result
+                    ledger.add(entries[i])
+                bar.advance()
+    finally:
+        # Workers that were ended had no chance to tidy up.
+        for place in items.out:
+            _sweep_one(Path(targets[todo[place]]))
+    return failed
+
+
+def _job(item: tuple[Video, str], *, preset: Preset, storage: StorageOptions) -> dict[str, Any]:
+    """Encode and verify one video; what goes wrong is in the answer."""
+    configure_storage(storage)
+    # Whatever FFmpeg has to say about a broken file is in the answer, once.
+    av.logging.set_level(None)
+    video, name = item
+    target = Path(name)
+    begun = time.monotonic()
+    try:
+        _unchanged(video)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        encoded = encode(video, target, preset, samples=_SAMPLES)
+        row = probe_row(name)
+        if row["error"] or row["frames"] != encoded.frames:
+            target.unlink(missing_ok=True)
+            return {"error": f"the copy is not sound: {row['error'] or str(row['frames']) + ' frames'}"}
+    except DataError as error:
+        return {"error": error.reason if isinstance(error, VideoError) else str(error)}
+    except MemoryError:
+        return {"error": "needs more memory than a worker may take"}
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.errno not in UNWRITABLE:
+            return {"error": f"its copy cannot be written: {reason}"}
+        return {"number": error.errno, "full": reason}
+    return {"row": row, "psnr": round(encoded.psnr_sample or 0.0, 2), "seconds": round(time.monotonic() - begun, 3)}
+
+
+def _unchanged(video: Video) -> None:
+    """Raise VideoError where a local source is not the file that its row is about."""
+    if "://" in video.uri:
+        return
+    try:
+        status = os.stat(video.uri)
+    except OSError as error:
+        raise VideoError(video.uri, error.strerror or str(error)) from error
+    if (status.st_size, status.st_mtime_ns) != (video.bytes, video.mtime_ns):
+        raise VideoError(video.uri, "has changed since it was indexed; index it again")
+
+
+class _Items(Sequence[tuple[Video, str]]):
+    """Videos and where their copies go, made when a worker asks: a million at once would be too many.
+
+    Attributes:
+        out: Places handed out and not yet answered.
+    """
+
+    def __init__(self, corpus: Corpus, todo: list[int], targets: list[str]) -> None:
+        self.corpus, self.todo, self.targets = corpus, todo, targets
+        self.out: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self.todo)
+
+    def __getitem__(self, place: int) -> tuple[Video, str]:  # type: ignore[override]
+        i = self.todo[place]
+        self.out.add(place)
+        return self.corpus[i], self.targets[i]
+
+    def __iter__(self) -> Iterator[tuple[Video, str]]:
+        return (self[place] for place in range(len(self)))
+
+
+class _Ledger:
+    """What was encoded, from what and how; held by one process at a time.
+
+    Attributes:
+        entries: By the source's uri.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.entries: dict[str, dict[str, Any]] = {}
+        self._file: IO[str] = path.open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._file.close()
+            raise DataError(f"{path.parent}: another process is writing it") from error
+        self._file.seek(0)
+        kept = 0
+        for line in self._file:
+            # What follows a torn line is of no use.
+            with suppress(ValueError):
+                entry = json.loads(line) if line.endswith("\n") else None
+                if isinstance(entry, dict) and "source" in entry:
+                    self.entries[entry["source"]] = entry
+                    kept += len(line.encode())
+                    continue
+            break
+        self._file.truncate(kept)
+
+    def add(self, entry: dict[str, Any]) -> None:
+        """Keep one, at once."""
+        self._file.write(json.dumps(entry) + "\n")
+        self._file.flush()
+
+    def rewrite(self, entries: list[dict[str, Any]]) -> None:
+        """Replace all, whole or not at all."""
+        temporary = self.path.with_name(f".{self.path.name}.tmp")
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                file.writelines(json.dumps(entry) + "\n" for entry in entries)
+            os.replace(temporary, self.path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+    def close(self) -> None:
+        """Let go of the file; what it says stays."""
+        # A full disk has been reported already when the last line could not be written.
+        with suppress(OSError):
+            self._file.close()
+
+
+def _source(corpus: Corpus, i: int) -> dict[str, Any]:
+    return {
+        "source": corpus.column("uri")[i],
+        "source_bytes": int(corpus.column("bytes")[i]),
+        "source_mtime_ns": int(corpus.column("mtime_ns")[i]),
+    }
+
+
+def _holds(entry: dict[str, Any], corpus: Corpus, i: int, target: str, how: dict[str, Any]) -> bool:
+    """Whether a copy made earlier still is the one to be made."""
+    if {name: entry[name] for name in _source(corpus, i)} != _source(corpus, i) or entry["preset"] != how:
+        return False
+    row = entry["row"]
+    try:
+        status = os.stat(target)
+        if "://" not in entry["source"]:
+            source = os.stat(entry["source"])
+            if (source.st_size, source.st_mtime_ns) != (entry["source_bytes"], entry["source_mtime_ns"]):
+                return False
+    except OSError:
+        return False
+    return row["uri"] == target and (row["bytes"], row["mtime_ns"]) == (status.st_size, status.st_mtime_ns)
+
+
+def _manifest(corpus: Corpus, entries: dict[int, dict[str, Any]], failed: dict[int, str]) -> Corpus:
+    """The rows of the copies, in the order of the sources, with their labels, splits and groups."""
+    rows = []
+    columns = (corpus.column(name).tolist() for name in ("uri", "label", "split", "group", "error"))
+    for i, (uri, label, split, group, error) in enumerate(zip(*columns, strict=True)):
+        reason = error or (f"not transcoded: {failed[i]}" if i in failed else "holds no frames")
+        row = entries[i]["row"] if i in entries else asdict(Probed(uri, error=reason))
+        rows.append(row | {"label": label, "split": split, "group": group})
+    return Corpus.from_rows(rows)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what runs that were killed left half-written."""
+    for place, _, names in os.walk(folder):
+        for name in names:
+            if name.startswith(".") and name.endswith(".tmp"):
+                with suppress(OSError):
+                    os.unlink(os.path.join(place, name))
+
+
+def _sweep_one(target: Path) -> None:
+    with suppress(OSError):
+        for entry in os.scandir(target.parent):
+            if entry.name.startswith(temporary_prefix(target)) and entry.name.endswith(".tmp"):
+                os.unlink(entry.path)
