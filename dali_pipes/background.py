@@ -11,6 +11,7 @@ import logging
 import queue
 import threading
 import weakref
+from collections import Counter
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ from dali_pipes.clips.sampler import Window, replacement
 from dali_pipes.errors import DataError, VideoError
 from dali_pipes.pipeline import GraphSpec, Sample
 from dali_pipes.prepare import Preparer
+from dali_pipes.quarantine import Quarantine, general
 from dali_pipes.workers import Workers
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ logger = logging.getLogger("dali_pipes")
 
 # A request whose replacements fail as well, this many times in a row, says that the corpus is not what its index says.
 MOST_ATTEMPTS = 8
+# Requests before the share of replaced ones is judged: a few bad videos in the first batches say little.
+JUDGED_FROM = 200
 
 
 @dataclass
@@ -43,6 +47,7 @@ class StreamStats:
         batches: Batches delivered.
         samples: Requests delivered.
         replaced: Requests that another video took the place of.
+        replaced_by_reason: The same, counted by the reason, whose numbers and paths are left out.
         bad: Address and reason of each video that could not be decoded.
         host_decoded: Address and reason of each video that DALI failed to decode and the host decodes instead.
         waited: Seconds that callers of ``get`` have waited.
@@ -51,6 +56,7 @@ class StreamStats:
     batches: int = 0
     samples: int = 0
     replaced: int = 0
+    replaced_by_reason: dict[str, int] = field(default_factory=dict)
     bad: dict[str, str] = field(default_factory=dict)
     host_decoded: dict[str, str] = field(default_factory=dict)
     waited: float = 0.0
@@ -70,6 +76,8 @@ class Engine:
         window: Window,
         device: torch.device,
         stats: StreamStats,
+        quarantine: Quarantine | None = None,
+        max_bad: float = 1.0,
     ) -> None:
         self.preparer = preparer
         self.on_host = replace(preparer, decoder="host")
@@ -79,12 +87,18 @@ class Engine:
         self.device = device
         self.cuda_stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self.stats = stats
+        self.quarantine = quarantine
+        self.max_bad = max_bad
+        self.judged = 0
+        self.judged_bad: Counter[str] = Counter()
         self.bad: dict[int, str] = {}
         self.host_only: set[int] = set()
         self.lock = threading.Lock()
         self.stopping = threading.Event()
         self.graph: Pipeline | None = pipeline.build(spec)
-        self.jobs: queue.SimpleQueue[tuple[Future[_Prepared], ...] | None] = queue.SimpleQueue()
+        self.jobs: queue.SimpleQueue[tuple[tuple[ClipRequest, ...], list[Future[_Prepared]]] | None] = (
+            queue.SimpleQueue()
+        )
         self.done: queue.SimpleQueue[ClipBatch | BaseException] = queue.SimpleQueue()
         self.workers = Workers(spec.threads, "dali_pipes-decode")
         self.thread = threading.Thread(target=self._run, name="dali_pipes-graph", daemon=True)
@@ -94,7 +108,7 @@ class Engine:
     def submit(self, requests: tuple[ClipRequest, ...]) -> None:
         if self.stopping.is_set():
             raise DataError("the stream is closed")
-        self.jobs.put(tuple(self.workers.submit(self._prepare, request) for request in requests))
+        self.jobs.put((requests, [self.workers.submit(self._prepare, request) for request in requests]))
 
     def get(self) -> ClipBatch | BaseException:
         """The next batch, or the error in its place."""
@@ -130,8 +144,11 @@ class Engine:
                     return request, (self.on_host if request.video in self.host_only else preparer)(request)
                 except VideoError as error:
                     reason = self._remember(request.video, error)
-            with self.lock:
-                self.stats.replaced += attempt == 1
+            if attempt == 1:
+                with self.lock:
+                    self.stats.replaced += 1
+                    counts, kind = self.stats.replaced_by_reason, general(reason)
+                    counts[kind] = counts.get(kind, 0) + 1
             if self.stopping.is_set():
                 break
             request = replacement(
@@ -142,20 +159,44 @@ class Engine:
 
     def _remember(self, video: int, error: VideoError) -> str:
         with self.lock:
-            if video not in self.bad:
-                logger.warning("%s; another video takes its place", error)
+            new = video not in self.bad
             self.bad[video] = error.reason
             self.stats.bad[error.uri] = error.reason
+        if new:
+            logger.warning("%s; another video takes its place", error)
+            if self.quarantine is not None:
+                self.quarantine.add(self.preparer.corpus[video], error.reason)
         return error.reason
 
     def _run(self) -> None:
         """The graph's thread: one batch after another."""
         while (job := self.jobs.get()) is not None and not self.stopping.is_set():
             try:
-                prepared = [future.result() for future in job]
-                self.done.put(self._batch(prepared))
+                requests, futures = job
+                batch = self._batch([future.result() for future in futures])
+                self._judge(requests, batch.requests)
+                self.done.put(batch)
             except BaseException as error:  # whatever it is belongs to the caller of get()
                 self.done.put(error)
+
+    def _judge(self, wanted: tuple[ClipRequest, ...], delivered: tuple[ClipRequest, ...]) -> None:
+        """Stops the run where too many requests are replaced: it would train on another corpus than was asked for.
+
+        Counted batch by batch in the order of asking, so that every run stops at the same place.
+        """
+        self.judged += len(wanted)
+        for asked, given in zip(wanted, delivered, strict=True):
+            if asked.video != given.video:
+                self.judged_bad[general(self.bad.get(asked.video, "unknown"))] += 1
+        bad = self.judged_bad.total()
+        if self.judged < JUDGED_FROM or bad <= self.max_bad * self.judged:
+            return
+        top = "; ".join(f"{count} x {reason}" for reason, count in self.judged_bad.most_common(3))
+        where = f"they are listed in {self.quarantine.path}" if self.quarantine else "quarantine=FILE lists them"
+        raise DataError(
+            f"{bad} of {self.judged} requests were replaced, more than max_bad={self.max_bad:g} of them allow "
+            f"({len(self.bad)} bad videos: {top}); {where}: index the folder again, or raise max_bad (1: no limit)"
+        )
 
     def _batch(self, prepared: list[_Prepared]) -> ClipBatch:
         try:

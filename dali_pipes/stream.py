@@ -18,10 +18,12 @@ from dali_pipes.background import Engine, StreamStats
 from dali_pipes.clips.request import ClipBatch, ClipRequest
 from dali_pipes.clips.sampler import Window
 from dali_pipes.clips.speed import SHORT, Short
+from dali_pipes.decode.cache import VideoCache
 from dali_pipes.decode.choice import Decoder, survey
 from dali_pipes.errors import DataError
 from dali_pipes.pipeline import DTYPES, DType, GraphSpec
 from dali_pipes.prepare import Preparer
+from dali_pipes.quarantine import Quarantine
 
 if TYPE_CHECKING:
     from dali_pipes.corpus import Corpus
@@ -50,6 +52,10 @@ class ClipStream:
         threads: Threads that read and decode on the host, and threads of the graph; None: one for each core.
         prefetch: Batches that :meth:`map` keeps on the way.
         replacements: Row numbers that replacements are taken from; None: all usable videos.
+        quarantine: File that videos found undecodable are appended to, for the next index; None: nowhere.
+        max_bad: Largest share of requests replaced; beyond it, after 200 requests, :meth:`get` raises. 1: no limit.
+        cache: Folder of small copies of the videos, made as they are visited and decoded from then on, or a
+            :class:`VideoCache` with settings of its own (closed by whoever made it); None: none.
 
     Raises:
         DataError: If an argument is out of range or no video is usable.
@@ -79,6 +85,9 @@ class ClipStream:
         threads: int | None = None,
         prefetch: int = 2,
         replacements: Sequence[int] | np.ndarray | None = None,
+        quarantine: str | os.PathLike[str] | None = None,
+        max_bad: float = 0.05,
+        cache: VideoCache | str | os.PathLike[str] | None = None,
     ) -> None:
         for name, value in (("frames", frames), ("size", size), ("batch_size", batch_size), ("views", views)):
             if value < 1:
@@ -91,6 +100,8 @@ class ClipStream:
             raise DataError(f"prefetch={prefetch} must be at least 1")
         if threads is not None and threads < 1:
             raise DataError(f"threads={threads} must be at least 1, or None for one for each core")
+        if not 0 <= max_bad <= 1:
+            raise DataError(f"max_bad={max_bad} must lie in 0..1, the share of requests that may be replaced")
         self.corpus = corpus
         self.views = views
         self.batch_size = batch_size
@@ -108,20 +119,24 @@ class ClipStream:
             views=views,
             size=size,
             batch_size=batch_size,
-            encoded="dali" in used,
-            raw="host" in used,
+            # Copies are H.264: NVDEC takes them, DALI's CPU decoder does not.
+            encoded="dali" in used or (cache is not None and where == "gpu" and decoder != "host"),
+            raw="host" in used or (cache is not None and where == "cpu"),
             augment=augment or PLAIN,
             dtype=dtype,
             threads=threads,
             device_id=_device_index(self.device),
         )
-        preparer = Preparer(corpus, frames, size, augment, fps, short, where, decoder)
+        self.cache = cache if cache is None or isinstance(cache, VideoCache) else VideoCache.for_clips(cache, size)
+        preparer = Preparer(corpus, frames, size, augment, fps, short, where, decoder, self.cache)
         spares = corpus.select(None) if replacements is None else np.asarray(replacements, np.int64)
         self.stats = StreamStats()
-        self._engine = Engine(preparer, spec, spares, window, self.device, self.stats)
+        listed = None if quarantine is None else Quarantine(quarantine)
+        self._engine = Engine(preparer, spec, spares, window, self.device, self.stats, listed, max_bad)
         self._pending = 0
         # Streams that are dropped without close() must not leave threads behind.
-        self._finalizer = weakref.finalize(self, self._engine.close)
+        own_cache = self.cache if self.cache is not cache else None
+        self._finalizer = weakref.finalize(self, _close, self._engine, own_cache)
 
     def submit(self, requests: Sequence[ClipRequest]) -> None:
         """Asks for a batch; returns at once.
@@ -186,6 +201,12 @@ class ClipStream:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _close(engine: Engine, cache: VideoCache | None) -> None:
+    engine.close()
+    if cache is not None:
+        cache.close()
 
 
 def resolve_device(device: str) -> torch.device:
