@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-KINDS = ("usual", "best")
+KINDS = ("usual", "best", "dali")
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,12 @@ def run(args: argparse.Namespace) -> int:
     setting = Setting(
         args.frames, args.size, args.batch_size, args.workers, getattr(torch, args.dtype), device(args.device), corpus
     )
-    missing = {name: reason for name in args.candidates if (reason := CANDIDATES[name].missing())}
+    asked = [request for part in plans.values() for request in part]
+    missing = {
+        name: reason
+        for name in args.candidates
+        if (reason := CANDIDATES[name].missing() or CANDIDATES[name].refuses(asked, setting))
+    }
     result: dict[str, Any] = {
         "format": FORMAT,
         "benchmark": "loader",

@@ -8,6 +8,9 @@
 
 Only the device of the decoder and of what follows differs. Gathering is where playback speed is applied: the decoder
 gets every frame needed once (repeated frames would be decoded again), and each view takes its own out of them.
+
+:func:`build` makes the whole graph. Its parts, :func:`frames_node`, :func:`gather_node` and :func:`view_node`, make the
+same nodes inside somebody else's ``@pipeline_def``; :func:`feed` serves both. See docs/interfaces.md.
 """
 
 from __future__ import annotations
@@ -99,8 +102,16 @@ def build(spec: GraphSpec) -> Pipeline:
     return pipeline
 
 
-def feed(pipeline: Pipeline, spec: GraphSpec, samples: list[Sample]) -> None:
-    """Hands a batch to the graph. The samples' arrays are not copied: keep them until the run is over."""
+def feed(pipeline: Pipeline, spec: GraphSpec, samples: list[Sample], *, draws: bool = True) -> None:
+    """Hands a batch to the graph. The samples' arrays are not copied: keep them until the run is over.
+
+    Args:
+        pipeline: Made by :func:`build`, or one that has our nodes for all of ``spec.views`` in it.
+        spec: What the nodes were made for.
+        samples: At most ``spec.batch_size`` of them.
+        draws: Whether the graph has :func:`view_node`; False for one that takes its clips from :func:`gather_node` and
+            so has no inputs for crops, flips and colours.
+    """
     if spec.encoded:
         pipeline.feed_input("encoded", [_NO_BYTES if s.encoded is None else s.encoded for s in samples])
         pipeline.feed_input("frames", [_NO_NUMBERS if s.encoded is None else s.frames for s in samples])
@@ -109,8 +120,10 @@ def feed(pipeline: Pipeline, spec: GraphSpec, samples: list[Sample]) -> None:
     if spec.encoded and spec.raw:
         pipeline.feed_input("is_raw", [np.array(s.raw is not None) for s in samples])
     for v in range(spec.views):
-        inputs = pack([s.draws[v] for s in samples])
         pipeline.feed_input(f"order{v}", [s.orders[v] for s in samples])
+        if not draws:
+            continue
+        inputs = pack([s.draws[v] for s in samples])
         pipeline.feed_input(f"region{v}", inputs.region)
         pipeline.feed_input(f"interpolation{v}", [_interpolation(s, v, spec.size) for s in samples])
         pipeline.feed_input(f"flip{v}", inputs.flip)
@@ -129,28 +142,21 @@ def _interpolation(sample: Sample, view: int, size: int) -> NDArray[np.int32]:
 
 @pipeline_def(enable_conditionals=True)
 def _graph(spec: GraphSpec) -> tuple[DataNode, ...]:
-    frames = _frames(spec)
+    frames = frames_node(spec)
+    # A list that grows, because DALI rewrites this function and cannot look into a generator expression.
     outputs = []
     for v in range(spec.views):
-        order = fn.external_source(name=f"order{v}", dtype=types.DALIDataType.INT32, ndim=1)
-        region = fn.external_source(name=f"region{v}", dtype=types.DALIDataType.FLOAT, ndim=1)
-        flip = fn.external_source(name=f"flip{v}", dtype=types.DALIDataType.INT32, ndim=1)
-        interpolation = fn.external_source(name=f"interpolation{v}", dtype=types.DALIDataType.INT32, ndim=0)
-        clip = crop_resize(fn.sequence_rearrange(frames, new_order=order), region, interpolation, spec.size)
-        if spec.augment.colours:
-            clip = twist(clip, fn.external_source(name=f"colour{v}", dtype=types.DALIDataType.FLOAT, ndim=1))
-        if spec.augment.blur > 0:
-            sigma = fn.external_source(name=f"blur{v}", dtype=types.DALIDataType.FLOAT, ndim=1)
-            if sigma[0] > 0:  # noqa: SIM108 -- DALI splits the batch at if statements, not at conditional expressions
-                clip = fn.gaussian_blur(clip, sigma=sigma[0])
-            else:
-                clip = clip
-        outputs.append(normalise(clip, flip, spec.augment, DTYPES[spec.dtype]))
+        outputs.append(view_node(frames, spec, v))
     return tuple(outputs)
 
 
-def _frames(spec: GraphSpec) -> DataNode:
-    """The frames of each sample, ``FHWC``, wherever they were decoded."""
+def frames_node(spec: GraphSpec) -> DataNode:
+    """The frames of each sample, ``(F, H, W, 3)`` uint8 with layout ``FHWC``, wherever they were decoded.
+
+    Makes the inputs ``encoded``, ``frames``, ``raw`` and ``is_raw``, as far as the spec needs them, so call it once
+    in a graph. With both ``spec.encoded`` and ``spec.raw`` the graph must be made by
+    ``@pipeline_def(enable_conditionals=True)``.
+    """
     gpu = spec.device_id is not None
     if not spec.encoded:
         return _raw_frames(gpu)
@@ -166,6 +172,38 @@ def _frames(spec: GraphSpec) -> DataNode:
     else:
         frames = _decoded_frames(encoded, numbers, gpu)
     return frames
+
+
+def gather_node(frames: DataNode, view: int) -> DataNode:
+    """One view's clip at its playback speed, ``(T, H, W, 3)`` uint8, nothing else done to it.
+
+    Makes the input ``orderN`` of view N.
+    """
+    order = fn.external_source(name=f"order{view}", dtype=types.DALIDataType.INT32, ndim=1)
+    return fn.sequence_rearrange(frames, new_order=order)
+
+
+def view_node(frames: DataNode, spec: GraphSpec, view: int) -> DataNode:
+    """One view's clip, gathered, cropped, resized, coloured, flipped and normalised: ``(3, T, size, size)``.
+
+    Makes the inputs ``orderN``, ``regionN``, ``interpolationN``, ``flipN`` and, as far as ``spec.augment`` needs them,
+    ``colourN`` and ``blurN`` of view N. With blur the graph must be made by
+    ``@pipeline_def(enable_conditionals=True)``.
+    """
+    clip = gather_node(frames, view)
+    region = fn.external_source(name=f"region{view}", dtype=types.DALIDataType.FLOAT, ndim=1)
+    flip = fn.external_source(name=f"flip{view}", dtype=types.DALIDataType.INT32, ndim=1)
+    interpolation = fn.external_source(name=f"interpolation{view}", dtype=types.DALIDataType.INT32, ndim=0)
+    clip = crop_resize(clip, region, interpolation, spec.size)
+    if spec.augment.colours:
+        clip = twist(clip, fn.external_source(name=f"colour{view}", dtype=types.DALIDataType.FLOAT, ndim=1))
+    if spec.augment.blur > 0:
+        sigma = fn.external_source(name=f"blur{view}", dtype=types.DALIDataType.FLOAT, ndim=1)
+        if sigma[0] > 0:  # noqa: SIM108 -- DALI splits the batch at if statements, not at conditional expressions
+            clip = fn.gaussian_blur(clip, sigma=sigma[0])
+        else:
+            clip = clip
+    return normalise(clip, flip, spec.augment, DTYPES[spec.dtype])
 
 
 def _raw_frames(gpu: bool) -> DataNode:

@@ -16,7 +16,7 @@ from bench.plan import Request
 if TYPE_CHECKING:
     from dali_pipes import Corpus
 
-Kind = Literal["ours", "usual", "best"]
+Kind = Literal["ours", "usual", "best", "dali"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ class Candidate(ABC):
     Opened once, it keeps its workers from epoch to epoch where the tool permits.
 
     Attributes:
-        kind: "ours"; "usual": written as people usually write it; "best": the best that the tool permits.
+        kind: "ours"; "usual": written as people usually write it; "best": the best that the tool permits; "dali":
+            DALI's own ways.
         notes: How it works, one line.
         needs: Modules that must be importable.
     """
@@ -67,6 +68,11 @@ class Candidate(ABC):
             except Exception as error:
                 first = (str(error).strip().splitlines() or [""])[0]
                 return f"{name}: {type(error).__name__}: {first}"
+        return None
+
+    @classmethod
+    def refuses(cls, requests: Sequence[Request], setting: Setting) -> str | None:
+        """Why this candidate, though installed, cannot do what is asked, or None."""
         return None
 
     @abstractmethod
