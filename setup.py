@@ -63,11 +63,20 @@ setup(
         "matplotlib>=3.8",
         "pillow>=10.1",
         "tensorboard>=2.15",
+        "fsspec>=2024.2",
     ],
     extras_require={
         # The loaders that bench compares with.
         "bench": ["torchcodec", "decord", "opencv-python-headless"],
-        "dev": ["pytest>=8", "ruff>=0.9", "mypy>=1.13", "types-PyYAML"],
+        # Where videos may lie besides the disk; corpus jobs on many machines.
+        "http": ["aiohttp"],
+        "s3": ["s3fs"],
+        "gs": ["gcsfs"],
+        "ray": ["ray"],
+        "dev": [
+            *("pytest>=8", "ruff>=0.9", "mypy>=1.13", "types-PyYAML"),
+            *("aiohttp", "s3fs", "moto[server]", "ray", "lightning", "psutil"),
+        ],
     },
     entry_points={
         "console_scripts": [

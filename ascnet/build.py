@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -62,11 +63,14 @@ def open_clips(config: Config, corpus: Corpus, device: torch.device) -> tuple[Lo
     Retrieved clips have the frames, size and augmentation of the others.
     """
     # dali_pipes starts up DALI, which who only looks at a configuration or a checkpoint need not wait for.
-    from dali_pipes import Augment, ClipStream, SpeedLoader
+    from dali_pipes import Augment, ClipStream, SpeedLoader, VideoCache
 
     data, augment = config.data, Augment(**asdict(config.data.augment))
     # Where the arithmetic is half precision anyway, half the bytes do.
     dtype: Any = "float16" if Precision(config.precision, device).name in ("bf16", "fp16") else "float32"
+    cache = None
+    if data.cache is not None:
+        cache = VideoCache.for_clips(data.cache, data.size, limit=int(data.cache_gb * 1e9))
     loader = SpeedLoader(
         corpus,
         frames=data.frames,
@@ -86,7 +90,11 @@ def open_clips(config: Config, corpus: Corpus, device: torch.device) -> tuple[Lo
         decoder=data.decoder,
         threads=data.threads,
         prefetch=data.prefetch,
+        cache=cache,
     )
+    if cache is not None:
+        # Used by both; it ends with the one that lives as long as the run.
+        weakref.finalize(loader, cache.close)
     if config.gamma == 0:
         return loader, None
     try:
@@ -104,6 +112,7 @@ def open_clips(config: Config, corpus: Corpus, device: torch.device) -> tuple[Lo
             threads=data.threads,
             prefetch=data.prefetch,
             replacements=loader.sampler.videos,
+            cache=cache,
         )
     except BaseException:
         loader.close()

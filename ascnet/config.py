@@ -70,6 +70,8 @@ class DataConfig:
     clips_per_video: int = key(1, "Samples taken from each video in an epoch.", at_least=1)
     threads: int | None = key(None, "Decoding threads; null: chosen by the loader.", at_least=1)
     prefetch: int = key(2, "Batches prepared ahead.", unit="batches", at_least=1)
+    cache: str | None = key(None, "Folder of small copies of the videos, which fills itself; null: none.")
+    cache_gb: float = key(100.0, "Most that this folder may hold.", unit="GB", above=0)
     decoder: Literal["auto", "dali", "host"] = key("auto", "Who decodes; auto: chosen by codec and device.")
     augment: AugmentConfig = section(
         AugmentConfig, "Random changes of a clip, the same for all of its frames, drawn anew for every clip."

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from dali_pipes.clips.request import ClipBatch, ClipRequest, Key, View
     from dali_pipes.clips.sampler import ClipSampler, even_requests
     from dali_pipes.corpus import Corpus, Video
+    from dali_pipes.corpus.storage import StorageOptions, configure_storage
     from dali_pipes.corpus.synthetic import make_demo_corpus
+    from dali_pipes.decode.cache import VideoCache
     from dali_pipes.errors import DataError, VideoError
     from dali_pipes.loader import SpeedLoader
     from dali_pipes.prepare import read_frames
@@ -32,10 +34,13 @@ _HOME = {
     "Key": "clips.request",
     "Progress": "progress",
     "SpeedLoader": "loader",
+    "StorageOptions": "corpus.storage",
     "StreamStats": "background",
     "Video": "corpus",
+    "VideoCache": "decode.cache",
     "VideoError": "errors",
     "View": "clips.request",
+    "configure_storage": "corpus.storage",
     "even_requests": "clips.sampler",
     "make_demo_corpus": "corpus.synthetic",
     "read_frames": "prepare",
@@ -54,10 +59,13 @@ __all__ = [
     "Key",
     "Progress",
     "SpeedLoader",
+    "StorageOptions",
     "StreamStats",
     "Video",
+    "VideoCache",
     "VideoError",
     "View",
+    "configure_storage",
     "even_requests",
     "make_demo_corpus",
     "read_frames",

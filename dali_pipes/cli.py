@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from dali_pipes.commands import demo_corpus, index
+from dali_pipes.commands import demo_corpus, doctor, index, inspect, preview, transcode, verify
 from dali_pipes.errors import DataError
 
-COMMANDS = (index, demo_corpus)
+COMMANDS = (index, demo_corpus, verify, inspect, preview, transcode, doctor)
 
 
 class _Terminated(BaseException):
