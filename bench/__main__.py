@@ -13,6 +13,7 @@ from dali_pipes.errors import DataError
 
 # Name -> what it measures. The module of that name in this package is imported only when it is asked for.
 COMMANDS = {
+    "cache": "epochs of a loader with and without the cache that fills itself",
     "fuzz": "damaged variants of real videos through index and loader: none may crash, hang or harm its neighbours",
     "loader": "clips per second of the loader beside PyTorch DataLoaders over other decoders, outputs compared first",
     "size": "a corpus of a million videos: opening it, drawing from it, and the memory of a long run",

@@ -19,7 +19,9 @@ _PAGE = """# Awkward files, and what becomes of them
 
 Made by `dali-pipes verify FOLDER --deep --table FILE.md`; the figures of a corpus are made the same way.
 
-- **right**: every frame compared, fetched from anywhere, equals that of a sequential decode of the file, to the bit.
+- **right**: every frame compared (with `--deep` every frame there is, else three clips of eight), fetched from
+  anywhere, equals that of a sequential decode of the file, to the bit. Packets cut out for DALI are compared where
+  DALI decodes the video on the CPU or the GPU.
 - **right with limit**: so too, and something about the file is to be known.
 - **error**: never sampled; the index says why. With *now*, the file is not, or not any more, what the index says.
 

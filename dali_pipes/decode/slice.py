@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import av
 import numpy as np
+from av.codec.codec import UnknownCodecError
 from numpy.typing import NDArray
 
 from dali_pipes.corpus.packets import length_size, splices
@@ -62,7 +63,10 @@ def cut(video: Video, frames: NDArray[np.int64]) -> Slice:
         except _OpenGOPError:
             # Then what lies between the ranges must be decoded too.
             numbers, packets = _collect(container, video, [replace(runs[0], wanted=frames)], fresh=False)
-        data = _remux(container, numbers, packets)
+        try:
+            data = _remux(container, numbers, packets)
+        except UnknownCodecError as error:  # the muxer asks for a coder of that name (AV1's libdav1d has none)
+            raise VideoError(video.uri, f"packets of {video.codec} cannot be cut out: {error}") from error
     return Slice(data, np.searchsorted(np.sort(numbers), frames).astype(np.int32))
 
 

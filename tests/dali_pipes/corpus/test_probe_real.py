@@ -10,7 +10,7 @@ import pytest
 from seeking import full_decode, wrong_key_frames
 
 from dali_pipes.corpus import Corpus, Video
-from dali_pipes.corpus.build import PATTERNS, find_videos
+from dali_pipes.corpus.files import PATTERNS, find_videos
 from dali_pipes.corpus.probe import probe_row
 
 FOLDERS = ("ucf101", "hmdb51", "misc", "kinetics400", "weizmann", "odd")

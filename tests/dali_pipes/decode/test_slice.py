@@ -101,3 +101,9 @@ def test_a_file_cut_short_or_removed_after_indexing_is_an_error_that_names_it(tm
     path.unlink()
     with pytest.raises(VideoError, match=r"v\.webm: cannot be read: No such file"):
         cut(video, np.array([0]))
+
+
+def test_packets_that_cannot_be_written_anew_are_an_error_that_names_the_video(videos: Path) -> None:
+    corpus = Corpus.build(videos / "odd", patterns=["exo__mp4_sample_av1.mp4"], progress=False)
+    with pytest.raises(VideoError, match=r"exo__mp4_sample_av1.mp4: packets of av1 cannot be cut out"):
+        cut(corpus[0], np.arange(3))

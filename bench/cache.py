@@ -1,0 +1,148 @@
+"""`python -m bench cache`: epochs of a training loader with and without the cache that fills itself.
+
+Both loaders deliver the same requests. Without the cache every epoch costs the same; with it the first one fills the
+cache beside its own work, and later ones decode small copies.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from bench import environment
+from bench.loader import open_corpus, positive
+from bench.output import write_json
+from bench.processes import cpu_seconds
+from dali_pipes import Augment, Corpus, SpeedLoader, VideoCache, read_frames
+from dali_pipes.errors import DataError
+
+FORMAT = 1
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this sub-command."""
+    parser.add_argument("corpus", type=Path, metavar="CORPUS_OR_FOLDER", help="a .parquet index or a folder of videos")
+    parser.add_argument("--epochs", type=positive, default=3, help="epochs of each loader (default: %(default)s)")
+    parser.add_argument(
+        "--visits", type=positive, default=8, help="visits of each video in an epoch (default: %(default)s)"
+    )
+    parser.add_argument("--frames", type=positive, default=16, help="frames of a clip (default: %(default)s)")
+    parser.add_argument("--size", type=positive, default=112, help="side of the clips, pixels (default: %(default)s)")
+    parser.add_argument("--batch-size", type=positive, default=5, help="pairs of a batch (default: %(default)s)")
+    parser.add_argument("--threads", type=positive, help="threads of the loader (default: one for each core)")
+    parser.add_argument("--share", type=float, default=0.5, help="of one core for encoding (default: %(default)s)")
+    parser.add_argument("--augment", action="store_true", help="with the default augmentation")
+    parser.add_argument("--folder", type=Path, help="the cache (default: a temporary one, empty)")
+    parser.add_argument("--output", type=Path, help="write the result here as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Time the epochs, compare pixels, print and save; 0.
+
+    Raises:
+        DataError: For a user's mistake.
+    """
+    surroundings = environment.describe()
+    corpus = open_corpus(args.corpus)
+    log = Console(stderr=True)
+    with tempfile.TemporaryDirectory(prefix="bench-cache-") as temporary:
+        cache = VideoCache.for_clips(args.folder or temporary, args.size, share=args.share)
+        try:
+            without = _epochs(corpus, None, args, log)
+            with_cache = _epochs(corpus, cache, args, log)
+            if not cache.wait(600):
+                raise DataError("the cache was not filled ten minutes after the last epoch; raise --share")
+            quality = _psnr(corpus, cache, args.size)
+            stats = vars(cache.stats)
+            size = sum(path.stat().st_size for path in cache.folder.rglob("*.mp4"))
+        finally:
+            cache.close()
+    result: dict[str, Any] = {
+        "format": FORMAT,
+        "benchmark": "cache",
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "arguments": {k: v for k, v in vars(args).items() if k not in ("corpus", "output", "folder", "command")},
+        "environment": surroundings,
+        "corpus": {"name": args.corpus.name, "fingerprint": corpus.fingerprint, "videos": len(corpus)},
+        "without": without,
+        "with": with_cache,
+        "cache": {**stats, "failed": len(stats["failed"]), "bytes": size, "psnr": quality},
+    }
+    if args.output is not None:
+        write_json(args.output, result)
+    _print(result)
+    return 0
+
+
+def _epochs(corpus: Corpus, cache: VideoCache | None, args: argparse.Namespace, log: Console) -> list[dict[str, float]]:
+    """Pairs/s of each epoch, wall time and CPU time; encoding included where it runs beside."""
+    found = []
+    with SpeedLoader(
+        corpus,
+        frames=args.frames,
+        size=args.size,
+        batch_size=args.batch_size,
+        clips_per_video=args.visits,
+        augment=Augment() if args.augment else None,
+        threads=args.threads,
+        device="cpu",
+        cache=cache,
+    ) as loader:
+        for number in range(args.epochs):
+            hits = cache.stats.hits if cache is not None else 0
+            begun, cpu, pairs = time.perf_counter(), cpu_seconds(), 0
+            for batch in loader:
+                pairs += len(batch)
+            seconds = time.perf_counter() - begun
+            found.append(
+                {
+                    "pairs": pairs,
+                    "seconds": seconds,
+                    "pairs_per_second": pairs / seconds,
+                    "cpu_seconds_per_pair": (cpu_seconds() - cpu) / pairs,
+                    "from_copies": (cache.stats.hits - hits if cache is not None else 0) / pairs,
+                }
+            )
+            log.print(f"{'with' if cache else 'without'} cache, epoch {number + 1}: {pairs / seconds:.1f} pairs/s")
+    return found
+
+
+def _psnr(corpus: Corpus, cache: VideoCache, size: int) -> dict[str, float]:
+    """Of copies against the raw frames at working size, RGB, dB: every tenth frame of every video."""
+    side = cache.preset.short_side
+    values = []
+    for row in corpus.select().tolist():
+        copy = cache.copy_of(corpus[row])
+        if copy is None:
+            continue
+        numbers = np.arange(0, copy.frames, 10)
+        raw = read_frames(corpus, row, numbers, short_side=side).astype(np.float64)
+        small = read_frames(Corpus.from_rows([_row(copy)]), 0, numbers).astype(np.float64)
+        if raw.shape != small.shape:  # widths are made even
+            raw = raw[:, : small.shape[1], : small.shape[2]]
+            small = small[:, : raw.shape[1], : raw.shape[2]]
+        values.append(10 * np.log10(255**2 / max(float(np.square(raw - small).mean()), 1e-9)))
+    return {"videos": len(values), "lowest": min(values), "median": float(np.median(values))} if values else {}
+
+
+def _row(copy: Any) -> dict[str, Any]:
+    row = {name: value for name, value in vars(copy).items() if name != "index"}
+    return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in row.items()}
+
+
+def _print(result: dict[str, Any]) -> None:
+    table = Table("epoch", "without, pairs/s", "with, pairs/s", "ratio", "from copies")
+    for number, (a, b) in enumerate(zip(result["without"], result["with"], strict=True), start=1):
+        x, y = a["pairs_per_second"], b["pairs_per_second"]
+        table.add_row(str(number), f"{x:.1f}", f"{y:.1f}", f"{y / x:.2f}", f"{100 * b['from_copies']:.0f} %")
+    out = Console()
+    out.print(table)
+    out.print(f"cache: {result['cache']}", soft_wrap=True)
