@@ -7,13 +7,18 @@ cache beside its own work, and later ones decode small copies.
 from __future__ import annotations
 
 import argparse
+import math
 import tempfile
 import time
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
+from av.video.reformatter import Interpolation, VideoReformatter
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
@@ -21,7 +26,7 @@ from bench import environment
 from bench.loader import open_corpus, positive
 from bench.output import write_json
 from bench.processes import cpu_seconds
-from dali_pipes import Augment, Corpus, SpeedLoader, VideoCache, read_frames
+from dali_pipes import Augment, Corpus, SpeedLoader, Video, VideoCache
 from dali_pipes.errors import DataError
 
 FORMAT = 1
@@ -60,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
             with_cache = _epochs(corpus, cache, args, log)
             if not cache.wait(600):
                 raise DataError("the cache was not filled ten minutes after the last epoch; raise --share")
-            quality = _psnr(corpus, cache, args.size)
+            quality = _psnr(corpus, cache)
             stats = vars(cache.stats)
             size = sum(path.stat().st_size for path in cache.folder.rglob("*.mp4"))
         finally:
@@ -115,27 +120,28 @@ def _epochs(corpus: Corpus, cache: VideoCache | None, args: argparse.Namespace, 
     return found
 
 
-def _psnr(corpus: Corpus, cache: VideoCache, size: int) -> dict[str, float]:
-    """Of copies against the raw frames at working size, RGB, dB: every tenth frame of every video."""
-    side = cache.preset.short_side
+def _psnr(corpus: Corpus, cache: VideoCache) -> dict[str, float]:
+    """Of copies against the raw frames scaled to their size, RGB, dB: every tenth frame of every upright video."""
     values = []
     for row in corpus.select().tolist():
         copy = cache.copy_of(corpus[row])
-        if copy is None:
+        if copy is None or corpus[row].rotation:
             continue
-        numbers = np.arange(0, copy.frames, 10)
-        raw = read_frames(corpus, row, numbers, short_side=side).astype(np.float64)
-        small = read_frames(Corpus.from_rows([_row(copy)]), 0, numbers).astype(np.float64)
-        if raw.shape != small.shape:  # widths are made even
-            raw = raw[:, : small.shape[1], : small.shape[2]]
-            small = small[:, : raw.shape[1], : raw.shape[2]]
-        values.append(10 * np.log10(255**2 / max(float(np.square(raw - small).mean()), 1e-9)))
+        error, count = 0.0, 0
+        for raw, small in zip(_pictures(corpus[row].uri, copy), _pictures(copy.uri, copy), strict=True):
+            error, count = error + float(np.square(raw - small).mean()), count + 1
+        values.append(10 * math.log10(255**2 / max(error / count, 1e-9)))
     return {"videos": len(values), "lowest": min(values), "median": float(np.median(values))} if values else {}
 
 
-def _row(copy: Any) -> dict[str, Any]:
-    row = {name: value for name, value in vars(copy).items() if name != "index"}
-    return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in row.items()}
+def _pictures(path: str, copy: Video) -> Iterator[NDArray[np.float64]]:
+    """Every tenth frame of a sequential decode, scaled as the loader scales."""
+    converter = VideoReformatter()
+    with av.open(path, metadata_errors="ignore") as container:
+        for number, frame in enumerate(container.decode(video=0)):
+            if number % 10 == 0:
+                rgb = converter.reformat(frame, copy.width, copy.height, "rgb24", interpolation=Interpolation.AREA)
+                yield rgb.to_ndarray().astype(np.float64)
 
 
 def _print(result: dict[str, Any]) -> None:
