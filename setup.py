@@ -73,6 +73,8 @@ setup(
         "s3": ["s3fs"],
         "gs": ["gcsfs"],
         "ray": ["ray"],
+        # Decodes small copies faster than PyAV; needs FFmpeg's shared libraries.
+        "torchcodec": ["torchcodec"],
         "dev": [
             *("pytest>=8", "ruff>=0.9", "mypy>=1.13", "types-PyYAML"),
             *("aiohttp", "s3fs", "moto[server]", "ray", "lightning", "psutil"),

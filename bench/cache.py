@@ -102,22 +102,29 @@ def _epochs(corpus: Corpus, cache: VideoCache | None, args: argparse.Namespace, 
         cache=cache,
     ) as loader:
         for number in range(args.epochs):
-            hits = cache.stats.hits if cache is not None else 0
+            hits, misses = _visits(cache)
             begun, cpu, pairs = time.perf_counter(), cpu_seconds(), 0
             for batch in loader:
                 pairs += len(batch)
             seconds = time.perf_counter() - begun
+            # Some requests of the next epoch are prepared already, so the share is one of visits and not of pairs.
+            hits, misses = (now - then for now, then in zip(_visits(cache), (hits, misses), strict=True))
             found.append(
                 {
                     "pairs": pairs,
                     "seconds": seconds,
                     "pairs_per_second": pairs / seconds,
                     "cpu_seconds_per_pair": (cpu_seconds() - cpu) / pairs,
-                    "from_copies": (cache.stats.hits - hits if cache is not None else 0) / pairs,
+                    "from_copies": hits / max(hits + misses, 1),
                 }
             )
             log.print(f"{'with' if cache else 'without'} cache, epoch {number + 1}: {pairs / seconds:.1f} pairs/s")
     return found
+
+
+def _visits(cache: VideoCache | None) -> tuple[int, int]:
+    """Requests served from copies and from the videos themselves so far."""
+    return (cache.stats.hits, cache.stats.misses) if cache is not None else (0, 0)
 
 
 def _psnr(corpus: Corpus, cache: VideoCache) -> dict[str, float]:

@@ -15,21 +15,23 @@ from bench.plan import Request
 # Path -> frame number -> (RESIZES, size, size, 3) uint8 RGB.
 Frames = dict[str, dict[int, NDArray[np.uint8]]]
 
-# Cut the centre square first or last, with or without a filter as wide as the reduction. Half a pixel of shift between
-# two of them looks like one frame of a slow pan, so frame numbers are checked against the way a candidate resizes.
-RESIZES: dict[str, tuple[bool, bool]] = {
-    "square, antialiased": (True, True),
-    "square, plain": (True, False),
-    "whole, antialiased": (False, True),
-    "whole, plain": (False, False),
+# Cut the centre square first or last, with or without a filter as wide as the reduction, and where the middle lies on
+# half a pixel, to either side of it. Half a pixel of shift between two of them looks like one frame of a slow pan, so
+# frame numbers are checked against the way a candidate resizes.
+RESIZES: dict[str, tuple[bool, bool, int]] = {
+    "square, antialiased": (True, True, 0),
+    "square, plain": (True, False, 0),
+    "whole, antialiased": (False, True, 0),
+    "whole, plain": (False, False, 0),
+    "whole, antialiased, middle rounded up": (False, True, 1),
 }
 
 
-def centre_square(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The square of the short side in the middle of ``(..., H, W, C)`` pictures."""
+def centre_square(picture: NDArray[np.uint8], up: int = 0) -> NDArray[np.uint8]:
+    """The square of the short side in the middle of ``(..., H, W, C)`` pictures; ``up=1``: half a pixel goes up."""
     height, width = picture.shape[-3:-1]
     side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
+    top, left = (height - side + up) // 2, (width - side + up) // 2
     return picture[..., top : top + side, left : left + side, :]
 
 
@@ -43,10 +45,10 @@ def shrink(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     Returns:
         ``(RESIZES, size, size, 3)`` uint8.
     """
-    return np.stack([_shrink(picture, size, square, smooth) for square, smooth in RESIZES.values()])
+    return np.stack([_shrink(picture, size, *way) for way in RESIZES.values()])
 
 
-def _shrink(picture: NDArray[np.uint8], size: int, square: bool, smooth: bool) -> NDArray[np.uint8]:
+def _shrink(picture: NDArray[np.uint8], size: int, square: bool, smooth: bool, up: int) -> NDArray[np.uint8]:
     if square:
         picture = centre_square(picture)
     height, width = picture.shape[:2]
@@ -54,7 +56,7 @@ def _shrink(picture: NDArray[np.uint8], size: int, square: bool, smooth: bool) -
     shape = (max(size, round(height * scale)), max(size, round(width * scale)))
     planes = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None].float()
     small = functional.interpolate(planes, size=shape, mode="bilinear", antialias=smooth, align_corners=False)
-    return centre_square(small[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).numpy())
+    return centre_square(small[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).numpy(), up)
 
 
 def frames_around(requests: Sequence[Request], size: int, *, reach: int) -> Frames:

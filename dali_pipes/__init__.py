@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
     from dali_pipes.prepare import read_frames
     from dali_pipes.progress import Progress, track
     from dali_pipes.stream import ClipStream
+
+# DALI keeps host memory of this size and larger for the next batch. Its own threshold of 32 MiB is above what most
+# batches of clips take, so the kernel would clear new pages for each of them (docs/loader.md). DALI reads this once,
+# before anything of it is used.
+os.environ.setdefault("DALI_MALLOC_POOL_THRESHOLD", "1M")
 
 # Where each name is found. Looked up when first used (PEP 562): torch and DALI take seconds to import, and neither the
 # processes that probe videos nor the command line need them.

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, to be put into a message of one line; the error's type where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 class DataError(ValueError):
     """A mistake in what was asked for (a path, a key, a value); the command line prints it as one line."""
 

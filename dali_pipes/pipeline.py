@@ -89,7 +89,7 @@ _LINEAR = np.array(types.DALIInterpType.INTERP_LINEAR.value, np.int32)
 
 
 def build(spec: GraphSpec) -> Pipeline:
-    """Builds the graph; feed it with :func:`feed`, and each run gives V outputs of ``(B, C, T, H, W)``."""
+    """Builds the graph; feed it with :func:`feed`, and each run gives one output of ``(B, V, C, T, H, W)``."""
     pipeline: Pipeline = _graph(
         spec,
         batch_size=spec.batch_size,
@@ -141,13 +141,15 @@ def _interpolation(sample: Sample, view: int, size: int) -> NDArray[np.int32]:
 
 
 @pipeline_def(enable_conditionals=True)
-def _graph(spec: GraphSpec) -> tuple[DataNode, ...]:
+def _graph(spec: GraphSpec) -> DataNode:
     frames = frames_node(spec)
     # A list that grows, because DALI rewrites this function and cannot look into a generator expression.
     outputs = []
     for v in range(spec.views):
         outputs.append(view_node(frames, spec, v))
-    return tuple(outputs)
+    # Joined here and not in torch: DALI keeps its memory from batch to batch, where torch would have the kernel clear
+    # new pages for each.
+    return fn.stack(*outputs) if spec.views > 1 else fn.expand_dims(outputs[0], axes=[0])
 
 
 def frames_node(spec: GraphSpec) -> DataNode:

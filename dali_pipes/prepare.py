@@ -16,7 +16,8 @@ from dali_pipes.clips.request import ClipRequest
 from dali_pipes.clips.speed import Short, Timing
 from dali_pipes.decode.cache import VideoCache
 from dali_pipes.decode.choice import Decoder, choose
-from dali_pipes.decode.host import decode_frames, working_size
+from dali_pipes.decode.host import decode_frames
+from dali_pipes.decode.picture import working_size
 from dali_pipes.decode.slice import cut
 from dali_pipes.errors import DataError, VideoError
 from dali_pipes.pipeline import Sample
@@ -68,8 +69,7 @@ class Preparer:
             raise VideoError(video.uri, video.error)
         # Which frames is a question to the video's own clock, whoever is decoded in its place.
         frames, orders = self.plan(video, request)
-        copy = self.cache.copy_of(video) if self.cache is not None else None
-        if copy is not None and self.cache is not None:
+        if self.cache is not None and (copy := self.cache.copy_of(video)) is not None:
             try:
                 return self._decoded(video, copy, frames, orders, request)
             except VideoError:

@@ -131,7 +131,15 @@ def check_frame_numbers(corpus: Corpus, side: int, device: str, *, shared: bool,
     """
     far = 0 if shared else 23
     with ClipStream(
-        corpus, frames=frames, size=side, batch_size=20, views=2, device=device, dtype="uint8", threads=1
+        corpus,
+        frames=frames,
+        size=side,
+        batch_size=20,
+        views=2,
+        device=device,
+        dtype="uint8",
+        decoder="dali",
+        threads=1,
     ) as stream:
         for video in corpus:
             starts = [(s, (s + far) % video.frames) for s in range(0, video.frames, 1 if video.frames <= FRAMES else 7)]
@@ -258,6 +266,7 @@ def check_kept_batches(corpus: Corpus, device: str, views: int) -> None:
 def loader_of(corpus: Corpus, device: str, **options: Any) -> SpeedLoader:
     """A loader with small clips and few threads."""
     usual: dict[str, Any] = {"frames": 4, "size": 32, "batch_size": 2, "seed": 5, "threads": 1, "prefetch": 2}
+    usual["decoder"] = "dali"  # on a CPU too, as the twin of what a GPU does
     return SpeedLoader(corpus, device=device, **(usual | options))
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from dali_pipes.errors import DataError
+from dali_pipes.errors import DataError, first_line
 
 
 class Columns:
@@ -56,8 +56,8 @@ class Columns:
             try:
                 column = self._source.read(columns=[name]).column(0)
             except (pa.ArrowException, OSError) as error:
-                line = (str(error).splitlines() or [type(error).__name__])[0]
-                raise DataError(f"{self._path}: column {name!r} is damaged ({line}); index the videos anew") from error
+                what = f"column {name!r} is damaged ({first_line(error)})"
+                raise DataError(f"{self._path}: {what}; index the videos anew") from error
         whole = column.cast(self._schema.field(name).type).combine_chunks()
         return whole if isinstance(whole, pa.ChunkedArray) else pa.chunked_array([whole])
 

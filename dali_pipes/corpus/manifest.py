@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -22,7 +21,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dali_pipes.corpus.columns import Columns, joined
-from dali_pipes.errors import DataError
+from dali_pipes.errors import DataError, first_line
+from dali_pipes.writing import replacing
 
 VERSION = 2
 _VERSION_KEY = b"dali_pipes.corpus.version"
@@ -182,7 +182,7 @@ class Corpus(Sequence[Video]):
         try:
             file = pq.ParquetFile(path)
         except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{path}: not a Parquet file ({_first_line(error)})") from error
+            raise DataError(f"{path}: not a Parquet file ({first_line(error)})") from error
         version = (file.schema_arrow.metadata or {}).get(_VERSION_KEY)
         if version is None:
             raise DataError(f"{path}: not a corpus: `dali-pipes index` did not write it")
@@ -213,16 +213,8 @@ class Corpus(Sequence[Video]):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the corpus; the file appears whole or not at all."""
-        path = Path(path)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        os.close(handle)
-        try:
-            pq.write_table(self.table, name, compression="zstd")
-            os.chmod(name, 0o666 & ~_umask())
-            os.replace(name, path)
-        except BaseException:
-            os.unlink(name)
-            raise
+        with replacing(path) as temporary:
+            pq.write_table(self.table, temporary, compression="zstd")
 
     @property
     def table(self) -> pa.Table:
@@ -389,14 +381,3 @@ class Corpus(Sequence[Video]):
 
 def _distinct(column: pa.ChunkedArray) -> list[str]:
     return sorted(name for name in pc.unique(column).to_pylist() if name)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _umask() -> int:
-    # The only way to read it is to set it.
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -44,11 +44,6 @@ def numberer(video: Video) -> Callable[[int | None], int]:
     return number
 
 
-def number_of(video: Video, pts: int | None) -> int:
-    """The number of the frame with a presentation time stamp; -1 where no frame of the video has it."""
-    return numberer(video)(pts)
-
-
 def _exact(stamps: NDArray[np.int64], pts: int | None) -> int:
     if pts is None:
         return -1

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dali_pipes.corpus import Video
 from dali_pipes.corpus.packets import length_size
-from dali_pipes.decode.numbering import number_of
+from dali_pipes.decode.numbering import numberer
 from dali_pipes.decode.reading import reading
 
 # Slice types of H.264 (Rec. H.264, 7.4.3), SP and SI counted as what they are to a decoder.
@@ -59,6 +59,7 @@ def structure(video: Video) -> Structure:
     begins: list[int] = []
     kinds: list[str] = []
     stamps: list[int] = []
+    number_of = numberer(video)
     with reading(video, "read") as container:
         stream = container.streams.video[0]
         length = length_size(video.codec, stream.codec_context.extradata)
@@ -66,7 +67,7 @@ def structure(video: Video) -> Structure:
         for packet in container.demux(stream):
             if not packet.size:
                 continue
-            number = number_of(video, packet.pts) if video.numbering == "pts" else -1
+            number = number_of(packet.pts) if video.numbering == "pts" else -1
             place = len(begins)
             # Whatever its time stamp says, frame 0 is decoded from the first packet on.
             if not sizes or (

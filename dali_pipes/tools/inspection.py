@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from typing import Any
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from dali_pipes.corpus import Video
 from dali_pipes.decode.choice import choose
+from dali_pipes.tools.copies import copy_rows, describe_copies
 from dali_pipes.tools.cost import Cost, clip_cost
 from dali_pipes.tools.gop import Structure, structure, timeline
 from dali_pipes.tools.presets import advised
@@ -22,19 +24,29 @@ DEAR = 3.0
 _TYPES = "IPBS-"
 
 
-def inspect_video(video: Video, *, devices: tuple[str, ...] = DEVICES) -> dict[str, Any]:
+def inspect_video(
+    video: Video,
+    *,
+    devices: tuple[str, ...] = DEVICES,
+    cache: str | os.PathLike[str] | None = None,
+    size: int = 112,
+) -> dict[str, Any]:
     """Describe a video: the probe's findings, GOPs, what clips cost, which decoder it gets, and advice.
 
     Args:
         video: Row of a corpus.
         devices: For which the decoder is told: "cpu", "gpu".
+        cache: Folder of small copies to look for one in; None: none.
+        size: Side of the clips that these copies are for, pixels.
 
     Returns:
         What `dali-pipes inspect --json` prints; see docs/tools.md.
 
     Raises:
+        DataError: There is no such folder.
         VideoError: The file cannot be read.
     """
+    copies = describe_copies(video, cache, size)
     found = structure(video)
     costs = [clip_cost(video, frames=FRAMES, speed=speed) for speed in SPEEDS]
     return {
@@ -69,6 +81,7 @@ def inspect_video(video: Video, *, devices: tuple[str, ...] = DEVICES) -> dict[s
             device: {"decoder": choice.decoder, "reason": choice.reason}
             for device, choice in ((device, choose(video, device)) for device in devices)
         },
+        "cache": copies,
         "advice": advice(video, found, costs, devices),
     }
 
@@ -160,6 +173,7 @@ def lines_of(report: dict[str, Any], width: int = 80) -> list[str]:
         (f"on {device.upper()}", f"{choice['decoder']}: {choice['reason']}")
         for device, choice in report["decoders"].items()
     ]
+    rows += copy_rows(report["cache"])
     rows += [("advice", line) for line in report["advice"]] or [("advice", "none: leave it as it is")]
     return [f"{name:<12}  {text}".rstrip() for name, text in rows]
 

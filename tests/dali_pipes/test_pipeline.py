@@ -10,6 +10,7 @@ from PIL import Image
 
 from dali_pipes import Augment, Draws
 from dali_pipes.augment import PLAIN
+from dali_pipes.background import to_half
 from dali_pipes.pipeline import GraphSpec, Sample, build, feed
 
 SIDE = 32
@@ -38,9 +39,10 @@ def run(
     graph = build(spec)
     order = np.arange(len(frames), dtype=np.int32) if order is None else np.array(order, np.int32)
     feed(graph, spec, [Sample(None, np.empty(0, np.int32), frames, (order,) * len(draws), draws)])
-    outputs = [torch.from_dlpack(output.as_tensor()) for output in graph.run()]
-    assert all(output.shape == (1, 3, len(order), side, side) for output in outputs)
-    return torch.stack([output[0].permute(1, 2, 3, 0) for output in outputs]).numpy()
+    (output,) = graph.run()
+    clips = torch.from_dlpack(output.as_tensor())
+    assert clips.shape == (1, len(draws), 3, len(order), side, side)
+    return clips[0].permute(0, 2, 3, 4, 1).clone().numpy()
 
 
 def resized(frames: np.ndarray, draws: Draws, side: int = SIDE) -> np.ndarray:
@@ -145,7 +147,7 @@ def test_samples_of_different_sizes_and_sources_share_a_batch() -> None:
     )
     (output,) = graph.run()
     for got, clip, order in zip(torch.from_dlpack(output.as_tensor()), clips, orders, strict=True):
-        assert np.abs(got.permute(1, 2, 3, 0).numpy().astype(int) - resized(clip[order], Draws())).max() <= 2
+        assert np.abs(got[0].permute(1, 2, 3, 0).numpy().astype(int) - resized(clip[order], Draws())).max() <= 2
 
 
 def test_output_reaches_torch_without_a_copy() -> None:
@@ -155,3 +157,8 @@ def test_output_reaches_torch_without_a_copy() -> None:
     (output,) = graph.run()
     tensor = output.as_tensor()
     assert torch.from_dlpack(tensor).data_ptr() == tensor.data_ptr()
+
+
+def test_half_precision_is_rounded_to_the_nearest() -> None:
+    values = torch.randn(3, 2, 5, 97, 113) * 3
+    assert torch.equal(to_half(values), values.half())

@@ -22,6 +22,7 @@ from dali_pipes.quarantine import Quarantine, general
 
 def stream_of(corpus: Corpus, **options: Any) -> ClipStream:
     usual: dict[str, Any] = {"frames": 4, "size": 32, "batch_size": 50, "device": "cpu", "dtype": "uint8", "threads": 2}
+    usual["decoder"] = "dali"
     return ClipStream(corpus, **(usual | options))
 
 

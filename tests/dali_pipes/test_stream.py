@@ -45,6 +45,7 @@ pytest_plugins = ["loader_fixtures"]
 
 def stream_of(corpus: Corpus, **options: Any) -> ClipStream:
     usual: dict[str, Any] = {"frames": 4, "size": 32, "batch_size": 8, "device": "cpu", "dtype": "uint8", "threads": 1}
+    usual["decoder"] = "dali"  # wherever it can: the twin of what a GPU does
     return ClipStream(corpus, **(usual | options))
 
 
@@ -272,6 +273,8 @@ def test_one_batch_that_cannot_be_made_leaves_the_others_alone(zoo: Corpus) -> N
         ({"device": "tpu"}, "device='tpu' must be auto, cpu, cuda or cuda:N"),
         ({"device": "mps"}, "device='mps' must be auto"),
         ({"decoder": "nvdec"}, "decoder='nvdec' must be one of auto, dali, host"),
+        ({"window": "none"}, r"window='none' must be one of independent, shared, adjacent, adjacent\(n\)"),
+        ({"window": "adjacent(3)", "views": 2}, r"window='adjacent\(3\)' asks for 3 views .* views=2"),
         ({"prefetch": 0}, "prefetch=0 must be at least 1"),
         ({"threads": 0}, "threads=0 must be at least 1, or None"),
     ],
@@ -281,6 +284,19 @@ def test_mistakes_name_the_key_the_value_and_what_would_be_right(
 ) -> None:
     with pytest.raises(DataError, match=words):
         stream_of(zoo, **options)
+
+
+@pytest.mark.parametrize("window", ["adjacent", "adjacent(2)"])
+def test_a_replacement_has_windows_that_lie_to_each_other_as_asked(tmp_path: Path, window: str) -> None:
+    paths = make_plain(tmp_path, 2, 96)
+    corpus = corpus_of(paths)
+    paths[0].unlink()
+    sampler = ClipSampler(corpus, frames=4, speeds=(1, 2), window=window)
+    position = next(p for p in range(2) if sampler.video(0, p) == 0)
+    batch = one_batch(corpus, [sampler.request(0, position)], window=window)
+    first, second = batch.starts[0].tolist()
+    assert batch.videos.tolist() == [1] and second == first + 4
+    assert numbers_shown(batch.clips[0, 1])[0] == 100 + second
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

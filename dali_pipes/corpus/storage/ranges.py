@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import io
 import os
+from abc import abstractmethod
 from collections import OrderedDict
 from typing import Any
 
@@ -82,8 +83,9 @@ class RangeFile(io.RawIOBase):
         view[: len(data)] = data
         return len(data)
 
+    @abstractmethod
     def _fetch(self, start: int, end: int) -> bytes:
-        raise NotImplementedError
+        """The bytes from `start` to `end`, which lie within the file, or fewer but one at least."""
 
 
 class LocalRange(RangeFile):

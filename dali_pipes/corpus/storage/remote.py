@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from dali_pipes.corpus.storage.address import scheme
 from dali_pipes.corpus.storage.options import StorageOptions, storage_options
-from dali_pipes.errors import VideoError
+from dali_pipes.errors import VideoError, first_line
 
 T = TypeVar("T")
 
@@ -59,7 +59,7 @@ def file_system(uri: str) -> tuple[Any, str]:
                 extra = _EXTRAS.get(protocol, protocol)
                 raise VideoError(uri, f"{protocol}:// needs a package: pip install 'dali-pipes[{extra}]'") from error
             except (TypeError, ValueError) as error:
-                raise VideoError(uri, f"cannot be read from {protocol}://: {_words(error)}") from error
+                raise VideoError(uri, f"cannot be read from {protocol}://: {first_line(error)}") from error
             if protocol in ("s3", "s3a"):
                 system.retries = 1
             _systems[key] = system
@@ -136,7 +136,7 @@ def _final(error: BaseException) -> str:
             return "no such file, folder or bucket"
         return _final(cause)
     if isinstance(error, PermissionError):
-        return f"access denied: {_words(error)}"
+        return f"access denied: {first_line(error)}"
     if type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError"):
         return "no credentials found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or DALI_PIPES_S3_ANON=1"
     status = getattr(error, "status", None)
@@ -148,8 +148,8 @@ def _final(error: BaseException) -> str:
         return ""
     module = type(error).__module__
     if module.startswith(("aiohttp", "botocore.exceptions")) and "Validation" not in type(error).__name__:
-        return "" if "InvalidURL" not in type(error).__name__ else f"no valid address: {_words(error)}"
-    return f"cannot be read: {_words(error)}"
+        return "" if "InvalidURL" not in type(error).__name__ else f"no valid address: {first_line(error)}"
+    return f"cannot be read: {first_line(error)}"
 
 
 def _code(error: BaseException) -> bool:
@@ -167,8 +167,4 @@ def _lost(error: BaseException, timeout: float) -> str:
     status = getattr(error, "status", None)
     if isinstance(status, int) and status:
         return f"it answers {status} {getattr(error, 'message', '')}".rstrip()
-    return _words(error)
-
-
-def _words(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return first_line(error)

@@ -44,6 +44,14 @@ def filled(cache: VideoCache, video: Video) -> Video:
     return copy
 
 
+def noted(cache: VideoCache) -> int:
+    return int((cache.folder / ".bytes").read_text())
+
+
+def held(cache: VideoCache) -> int:
+    return sum(path.stat().st_size for path in cache.folder.rglob("*.mp4"))
+
+
 def test_the_first_visit_queues_a_copy_and_later_visits_get_it(corpus: Corpus, cache: VideoCache) -> None:
     copy = filled(cache, corpus[0])
     assert Path(copy.uri).parent.parent == cache.folder
@@ -94,8 +102,57 @@ def test_a_torn_copy_is_not_used_and_is_made_again(corpus: Corpus, cache: VideoC
     cache.close()
     copy.write_bytes(copy.read_bytes()[:-100])
     again = VideoCache(cache.folder, preset=PRESET, share=1.0)
-    assert again.copy_of(corpus[0]) is None
+    made = filled(again, corpus[0])
     again.close()
+    assert again.stats.made == 1 and noted(again) == held(again)
+    assert [read_number(picture) for picture in decode_frames(made, np.arange(60))] == list(range(60))
+
+
+def test_a_copy_that_was_forgotten_is_gone_and_is_made_again(corpus: Corpus, cache: VideoCache) -> None:
+    copy = Path(filled(cache, corpus[0]).uri)
+    cache.forget(corpus[0])
+    assert not copy.exists() and not copy.with_suffix(".json").exists()
+    assert noted(cache) == 0
+    cache.forget(corpus[0])  # twice is no mistake
+    assert Path(filled(cache, corpus[0]).uri) == copy
+    assert noted(cache) == copy.stat().st_size
+
+
+def test_finding_a_copy_queues_nothing_counts_nothing_and_is_no_use_of_it(corpus: Corpus, cache: VideoCache) -> None:
+    assert cache.find(corpus[0]) is None
+    assert cache.wait(0), "finding has queued an encode"
+    made = filled(cache, corpus[0])
+    os.utime(made.uri, (1000, 1000))
+    before = replace(cache.stats)
+    found = cache.find(corpus[0])
+    assert found is not None and (found.uri, found.frames) == (made.uri, 60)
+    assert cache.stats == before
+    assert os.stat(made.uri).st_mtime == 1000
+    assert cache.find(replace(corpus[0], mtime_ns=1)) is None
+
+
+def test_many_copies_keep_to_the_limit_and_are_counted_one_by_one(tmp_path: Path) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(12):
+        make_video(folder / f"{number:02}.mp4", frames=40, gop=40, size=(64, 64))
+    corpus = Corpus.build(folder, progress=False)
+    cache = VideoCache(tmp_path / "cache", preset=PRESET, share=1.0)
+    size = filled(cache, corpus[0]).bytes
+    cache.close()
+    again = VideoCache(cache.folder, preset=PRESET, share=1.0, limit=size * 6)
+    # A number that only looking through the folder would put right.
+    (cache.folder / ".bytes").write_text(str(noted(cache) + 1))
+    for i in range(4):
+        again.copy_of(corpus[i])
+    assert again.wait(60)
+    assert noted(again) == held(again) + 1, "a copy made room enough for itself and yet the folder was looked through"
+    for i in range(12):
+        again.copy_of(corpus[i])
+    assert again.wait(60)
+    again.close()
+    assert held(again) == noted(again) <= size * 6
+    assert again.stats.refused == 1 and again.stats.made >= 4
 
 
 def test_the_limit_holds_and_what_is_in_use_is_not_given_up(corpus: Corpus, tmp_path: Path) -> None:

@@ -21,14 +21,19 @@ def plain(zoo: Corpus) -> Video:
 
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
 def test_an_ordinary_vp9_video_goes_to_dali(plain: Video, device: str) -> None:
-    assert choose(plain, device).decoder == "dali"
+    assert choose(plain, device, "dali").decoder == "dali"
+
+
+def test_dali_decodes_on_a_cpu_only_where_it_is_asked_to(plain: Video) -> None:
+    assert choose(plain, "gpu").decoder == "dali"
+    assert choose(plain, "cpu") == Choice("host", "quicker than DALI's CPU decoder")
 
 
 @pytest.mark.parametrize("codec", sorted({*GPU_CODECS, *CPU_CODECS, "av1", "mpeg1video", "msvideo1"}))
 def test_codecs_go_where_they_can_be_decoded_and_the_reason_names_them(plain: Video, codec: str) -> None:
     video = replace(plain, codec=codec)
     for device, known in (("cpu", CPU_CODECS), ("gpu", GPU_CODECS)):
-        choice = choose(video, device)
+        choice = choose(video, device, "dali")
         assert choice.decoder == ("dali" if codec in known else "host")
         if codec not in known:
             assert codec in choice.reason
@@ -58,7 +63,7 @@ def test_what_dali_cannot_do_goes_to_the_host_with_the_reason(
 
 def test_pictures_too_small_for_nvdec_go_to_the_host_on_a_gpu_only(plain: Video) -> None:
     small = replace(plain, width=96, height=96)
-    assert choose(small, "cpu").decoder == "dali"
+    assert choose(small, "cpu", "dali").decoder == "dali"
     choice = choose(small, "gpu")
     assert choice.decoder == "host"
     assert "128x128" in choice.reason and "96x96" in choice.reason
@@ -74,7 +79,7 @@ def test_an_unknown_decoder_is_refused(plain: Video) -> None:
 
 
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
-@pytest.mark.parametrize("decoder", ["auto", "host"])
+@pytest.mark.parametrize("decoder", ["auto", "dali", "host"])
 def test_the_survey_counts_what_choosing_one_by_one_would(zoo: Corpus, device: str, decoder: str) -> None:
     counted: dict[Choice, int] = {}
     for video in zoo:

@@ -12,7 +12,8 @@ from loader_checks import FRAMES, ZOO, corpus_of, pictures
 from make_videos import make_video, truncate
 
 from dali_pipes import Corpus, VideoError
-from dali_pipes.decode.host import decode_frames, working_size
+from dali_pipes.decode.host import decode_frames
+from dali_pipes.decode.picture import working_size
 
 pytest_plugins = ["loader_fixtures"]
 

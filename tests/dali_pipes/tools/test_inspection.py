@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from make_videos import make_video
 
-from dali_pipes import Corpus
+from dali_pipes import Corpus, DataError
 from dali_pipes.cli import main
 from dali_pipes.tools.cost import clip_cost
 from dali_pipes.tools.gop import structure, timeline
@@ -67,6 +67,15 @@ def test_picture_types_and_bytes_are_those_that_the_decoder_finds(
     assert bool(total["B"]) == bool(bframes)
     assert found.bytes.sum() == found.stream_bytes == stored
     assert found.lengths.sum() == 48
+
+
+@pytest.mark.parametrize("speed", [0.1, 17.0, float("nan")])
+def test_the_cost_of_a_speed_that_no_clip_has_is_a_mistake_in_words(tmp_path: Path, speed: float) -> None:
+    video = find_video(str(make_video(tmp_path / "a.mp4", frames=20)))
+    with pytest.raises(DataError, match=rf"speed={speed} must be a number in 0\.25\.\.16"):
+        clip_cost(video, speed=speed)
+    with pytest.raises(DataError, match="frames=0 must be at least 1"):
+        clip_cost(video, frames=0)
 
 
 def test_hevc_packets_do_not_tell_and_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
