@@ -16,6 +16,7 @@ COMMANDS = {
     "cache": "epochs of a loader with and without the cache that fills itself",
     "fuzz": "damaged variants of real videos through index and loader: none may crash, hang or harm its neighbours",
     "loader": "clips per second of the loader beside PyTorch DataLoaders over other decoders, outputs compared first",
+    "overhead": "CPU time a request of planning frames and cutting packets, on one core",
     "size": "a corpus of a million videos: opening it, drawing from it, and the memory of a long run",
 }
 
