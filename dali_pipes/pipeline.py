@@ -60,6 +60,11 @@ class GraphSpec:
     threads: int
     device_id: int | None
 
+    @property
+    def plain(self) -> bool:
+        """Whether views are only cut out, scaled, mirrored and normalised."""
+        return not self.augment.colours and self.augment.blur == 0
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -84,8 +89,7 @@ class Sample:
 _NO_BYTES = np.zeros(1, np.uint8)
 _NO_FRAME = np.zeros((1, 1, 1, 3), np.uint8)
 _NO_NUMBERS = np.zeros(1, np.int32)
-_COPY = np.array(types.DALIInterpType.INTERP_NN.value, np.int32)
-_LINEAR = np.array(types.DALIInterpType.INTERP_LINEAR.value, np.int32)
+_NO_PLACE = np.zeros(2, np.float32)
 
 
 def build(spec: GraphSpec) -> Pipeline:
@@ -125,7 +129,10 @@ def feed(pipeline: Pipeline, spec: GraphSpec, samples: list[Sample], *, draws: b
             continue
         inputs = pack([s.draws[v] for s in samples])
         pipeline.feed_input(f"region{v}", inputs.region)
-        pipeline.feed_input(f"interpolation{v}", [_interpolation(s, v, spec.size) for s in samples])
+        if spec.plain:
+            places = [_place(s, v, spec.size) for s in samples]
+            pipeline.feed_input(f"exact{v}", [np.array(place is not None) for place in places])
+            pipeline.feed_input(f"place{v}", [_NO_PLACE if place is None else place for place in places])
         pipeline.feed_input(f"flip{v}", inputs.flip)
         if spec.augment.colours:
             pipeline.feed_input(f"colour{v}", inputs.colour)
@@ -133,11 +140,17 @@ def feed(pipeline: Pipeline, spec: GraphSpec, samples: list[Sample], *, draws: b
             pipeline.feed_input(f"blur{v}", inputs.blur)
 
 
-def _interpolation(sample: Sample, view: int, size: int) -> NDArray[np.int32]:
+def _place(sample: Sample, view: int, size: int) -> NDArray[np.float32] | None:
+    """Where a view's region lies among whole pixels, for :func:`normalise`; None where it has to be scaled."""
     # How large the frames are is only known here where the host has decoded them.
-    if sample.raw is not None and on_pixels(sample.draws[view], sample.raw.shape[2], sample.raw.shape[1], size):
-        return _COPY
-    return _LINEAR
+    if sample.raw is None:
+        return None
+    height, width = sample.raw.shape[1:3]
+    draws = sample.draws[view]
+    if not on_pixels(draws, width, height, size):
+        return None
+    left, top = draws.left * width / max(width - size, 1), draws.top * height / max(height - size, 1)
+    return np.array([top, left], np.float32)
 
 
 @pipeline_def(enable_conditionals=True)
@@ -188,15 +201,25 @@ def gather_node(frames: DataNode, view: int) -> DataNode:
 def view_node(frames: DataNode, spec: GraphSpec, view: int) -> DataNode:
     """One view's clip, gathered, cropped, resized, coloured, flipped and normalised: ``(3, T, size, size)``.
 
-    Makes the inputs ``orderN``, ``regionN``, ``interpolationN``, ``flipN`` and, as far as ``spec.augment`` needs them,
-    ``colourN`` and ``blurN`` of view N. With blur the graph must be made by
+    Makes the inputs ``orderN``, ``regionN``, ``flipN`` and, as far as ``spec.augment`` needs them, ``colourN`` and
+    ``blurN``, else ``exactN`` and ``placeN``, of view N. The graph must be made by
     ``@pipeline_def(enable_conditionals=True)``.
     """
     clip = gather_node(frames, view)
     region = fn.external_source(name=f"region{view}", dtype=types.DALIDataType.FLOAT, ndim=1)
     flip = fn.external_source(name=f"flip{view}", dtype=types.DALIDataType.INT32, ndim=1)
-    interpolation = fn.external_source(name=f"interpolation{view}", dtype=types.DALIDataType.INT32, ndim=0)
-    clip = crop_resize(clip, region, interpolation, spec.size)
+    dtype = DTYPES[spec.dtype]
+    if spec.plain:
+        exact = fn.external_source(name=f"exact{view}", dtype=types.DALIDataType.BOOL, ndim=0)
+        place = fn.external_source(name=f"place{view}", dtype=types.DALIDataType.FLOAT, ndim=1)
+        # What need not be scaled is copied once instead of twice. DALI splits the batch at if statements, not at
+        # conditional expressions.
+        if exact:
+            output = normalise(clip, flip, spec.augment, dtype, size=spec.size, place=place)
+        else:
+            output = normalise(crop_resize(clip, region, spec.size), flip, spec.augment, dtype)
+        return output
+    clip = crop_resize(clip, region, spec.size)
     if spec.augment.colours:
         clip = twist(clip, fn.external_source(name=f"colour{view}", dtype=types.DALIDataType.FLOAT, ndim=1))
     if spec.augment.blur > 0:
@@ -205,7 +228,7 @@ def view_node(frames: DataNode, spec: GraphSpec, view: int) -> DataNode:
             clip = fn.gaussian_blur(clip, sigma=sigma[0])
         else:
             clip = clip
-    return normalise(clip, flip, spec.augment, DTYPES[spec.dtype])
+    return normalise(clip, flip, spec.augment, dtype)
 
 
 def _raw_frames(gpu: bool) -> DataNode:
