@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from dali_pipes.errors import DataError
+from dali_pipes.writing import replacing
 
 
 def write_json(path: Path, result: Mapping[str, Any]) -> None:
@@ -25,18 +24,9 @@ def write_json(path: Path, result: Mapping[str, Any]) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False
-        ) as file:
-            try:
-                json.dump(_finite(result), file, indent=1, allow_nan=False)
-                file.write("\n")
-                file.close()
-                os.chmod(file.name, 0o644)
-                os.replace(file.name, path)
-            except BaseException:
-                Path(file.name).unlink(missing_ok=True)
-                raise
+        with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+            json.dump(_finite(result), file, indent=1, allow_nan=False)
+            file.write("\n")
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror or error}") from error
 

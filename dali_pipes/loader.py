@@ -120,7 +120,6 @@ class SpeedLoader:
         self.batch_size = batch_size
         self.rank = rank
         self.world_size = world_size
-        self.num_workers = len(os.sched_getaffinity(0)) if threads is None else threads
         self.drop_last = True
         if len(self) == 0:
             raise DataError(
@@ -140,13 +139,14 @@ class SpeedLoader:
             fps=fps,
             window=self.sampler.window,
             decoder=decoder,
-            threads=self.num_workers,
+            threads=threads,
             prefetch=prefetch,
             replacements=self.sampler.videos,
             quarantine=quarantine,
             max_bad=max_bad,
             cache=cache,
         )
+        self.num_workers = self._stream.threads
         self._epoch = 0
         self._position = 0  # positions of this epoch already handed out, on all ranks together
         self._ahead: deque[tuple[int, int]] = deque()  # (epoch, position) of batches on the way, oldest first

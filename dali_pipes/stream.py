@@ -16,8 +16,9 @@ import torch
 from dali_pipes.augment import PLAIN, Augment
 from dali_pipes.background import Engine, StreamStats
 from dali_pipes.clips.request import ClipBatch, ClipRequest
-from dali_pipes.clips.sampler import Window
+from dali_pipes.clips.sampler import Window, parse_window
 from dali_pipes.clips.speed import SHORT, Short
+from dali_pipes.corpus.engine import default_workers
 from dali_pipes.decode.cache import VideoCache
 from dali_pipes.decode.choice import Decoder, survey
 from dali_pipes.errors import DataError
@@ -47,7 +48,8 @@ class ClipStream:
         dtype: ``float16``, ``float32`` (normalised) or ``uint8`` (0..255).
         short: Past a video's last frame: ``loop``, ``pad``, or ``skip`` (an error here).
         fps: Reference frame rate for 1x; None: each video's own.
-        window: How a replacement's first frames are drawn; see :class:`ClipSampler`.
+        window: How a replacement's first frames are drawn: as those of the requests it stands in for were; see
+            :class:`ClipSampler`. ``adjacent(n)`` must fit ``views``.
         decoder: ``auto``, ``dali`` or ``host``; see :mod:`dali_pipes.decode.choice`.
         threads: Threads that read and decode on the host, and threads of the graph; None: one for each core.
         prefetch: Batches that :meth:`map` keeps on the way.
@@ -80,7 +82,7 @@ class ClipStream:
         dtype: DType = "float16",
         short: Short = "loop",
         fps: float | None = None,
-        window: Window = "independent",
+        window: Window | str = "independent",
         decoder: Decoder = "auto",
         threads: int | None = None,
         prefetch: int = 2,
@@ -100,6 +102,11 @@ class ClipStream:
             raise DataError(f"prefetch={prefetch} must be at least 1")
         if threads is not None and threads < 1:
             raise DataError(f"threads={threads} must be at least 1, or None for one for each core")
+        kind, count = parse_window(window)
+        if count not in (None, views):
+            raise DataError(
+                f"window={window!r} asks for {count} views and the stream has views={views}; make them equal"
+            )
         if not 0 <= max_bad <= 1:
             raise DataError(f"max_bad={max_bad} must lie in 0..1, the share of requests that may be replaced")
         self.corpus = corpus
@@ -114,7 +121,7 @@ class ClipStream:
         for choice, count in choices.items():
             logger.info("%d videos: decoded by %s (%s)", count, choice.decoder, choice.reason)
         used = {choice.decoder for choice in choices}
-        threads = threads or len(os.sched_getaffinity(0))
+        self.threads = threads or default_workers()
         spec = GraphSpec(
             views=views,
             size=size,
@@ -124,7 +131,7 @@ class ClipStream:
             raw="host" in used or (cache is not None and where == "cpu"),
             augment=augment or PLAIN,
             dtype=dtype,
-            threads=threads,
+            threads=self.threads,
             device_id=_device_index(self.device),
         )
         self.cache = cache if cache is None or isinstance(cache, VideoCache) else VideoCache.for_clips(cache, size)
@@ -132,7 +139,7 @@ class ClipStream:
         spares = corpus.select(None) if replacements is None else np.asarray(replacements, np.int64)
         self.stats = StreamStats()
         listed = None if quarantine is None else Quarantine(quarantine)
-        self._engine = Engine(preparer, spec, spares, window, self.device, self.stats, listed, max_bad)
+        self._engine = Engine(preparer, spec, spares, kind, self.device, self.stats, listed, max_bad)
         self._pending = 0
         # Streams that are dropped without close() must not leave threads behind.
         own_cache = self.cache if self.cache is not cache else None

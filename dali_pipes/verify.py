@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from dali_pipes.corpus import Video
 from dali_pipes.corpus.storage import StorageOptions, configure_storage, stat_source
+from dali_pipes.corpus.storage.address import scheme, split_tar
 from dali_pipes.decode.choice import choose
-from dali_pipes.decode.host import _Picture, decode_frames
+from dali_pipes.decode.host import decode_frames
+from dali_pipes.decode.picture import Picture
 from dali_pipes.decode.reading import reading
 from dali_pipes.decode.slice import cut
 from dali_pipes.errors import VideoError
@@ -35,17 +37,25 @@ def verify_video(video: Video, *, deep: bool, storage: StorageOptions) -> str:
     configure_storage(storage)
     av.logging.set_level(None)
     if video.error:
-        return f"error: {video.error}"
+        # That a server was lost says nothing about the video.
+        return f"error: {'now ' if video.error.startswith('server lost') else ''}{video.error}"
     try:
-        state = stat_source(video.uri)
-        if (state.bytes, state.mtime_ns) != (video.bytes, video.mtime_ns) and video.offset < 0:
-            return "error: now another file (size or time of change differ)"
-        problem = _compare(video, deep)
+        problem = _changed(video) or _compare(video, deep)
     except VideoError as error:
         problem = error.reason
     if problem:
         return f"error: now {problem}"
     return f"right with limit: {video.notes}" if video.notes else "right"
+
+
+def _changed(video: Video) -> str:
+    if scheme(video.uri) == "tar":
+        # The shard's headers need not be read again for each of its members.
+        shard = split_tar(video.uri)[1]
+        return "" if stat_source(shard).mtime_ns == video.mtime_ns else "in another shard (time of change differs)"
+    state = stat_source(video.uri)
+    same = (state.bytes, state.mtime_ns) == (video.bytes, video.mtime_ns)
+    return "" if same else "another file (size or time of change differ)"
 
 
 def _compare(video: Video, deep: bool) -> str:
@@ -72,7 +82,7 @@ def _compare(video: Video, deep: bool) -> str:
 def _sequential(video: Video) -> tuple[list[int], str]:
     """Checksums of all frames, and why there are no more."""
     found: list[int] = []
-    picture = _Picture(video.width, video.height)
+    picture = Picture(video.width, video.height)
     try:
         with reading(video, "decoded") as container:
             container.streams.video[0].codec_context.thread_count = 1
@@ -85,7 +95,7 @@ def _sequential(video: Video) -> tuple[list[int], str]:
 
 def _sliced(video: Video, wanted: NDArray[np.int64]) -> list[int]:
     piece = cut(video, wanted)
-    picture = _Picture(video.width, video.height)
+    picture = Picture(video.width, video.height)
     places = set(piece.frames.tolist())
     with av.open(io.BytesIO(piece.data.tobytes()), "r") as container:
         container.streams.video[0].codec_context.thread_count = 1
@@ -93,7 +103,7 @@ def _sliced(video: Video, wanted: NDArray[np.int64]) -> list[int]:
         return [_checksum(_upright(video, frame, picture)) for i, frame in frames if i in places]
 
 
-def _upright(video: Video, frame: Any, picture: _Picture) -> NDArray[np.uint8]:
+def _upright(video: Video, frame: Any, picture: Picture) -> NDArray[np.uint8]:
     out = np.empty((1, video.height, video.width, 3), np.uint8)
     picture(frame, out, 0)
     return np.rot90(out, -video.rotation // 90, axes=(1, 2))[0] if video.rotation else out[0]

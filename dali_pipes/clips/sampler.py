@@ -307,10 +307,7 @@ def even_requests(
     """
     if clips < 1:
         raise DataError(f"clips={clips} must be at least 1")
-    try:
-        speed = check_speed(speed)
-    except ValueError as error:
-        raise DataError(str(error)) from error
+    speed = check_speed(speed)
     timing = timing_of(corpus, video)
     room = last_start(timing, frames, stride(speed, timing.rate, fps))
     starts = np.linspace(0, room, clips) if clips > 1 else np.array([room / 2])
@@ -322,22 +319,37 @@ def _check(name: str, value: str, allowed: Sequence[str]) -> None:
         raise DataError(f"{name}={value!r} must be one of {', '.join(allowed)}")
 
 
-def _window(window: str, speeds: Speeds) -> tuple[Window, Speeds]:
-    """``adjacent(n)`` -> ``adjacent`` and n speeds; other windows as they are."""
+def parse_window(window: str) -> tuple[Window, int | None]:
+    """``adjacent(n)`` -> ``adjacent`` and n; other windows as they are, and None.
+
+    Raises:
+        DataError: There is no such window.
+    """
     counted = re.fullmatch(r"adjacent\(([1-9]\d*)\)", window) if isinstance(window, str) else None
-    if counted is None:
-        _check("window", window, (*get_args(Window), "adjacent(n)"))
-        return cast(Window, window), speeds
-    count = int(counted[1])
+    if counted is not None:
+        return "adjacent", int(counted[1])
+    _check("window", window, (*get_args(Window), "adjacent(n)"))
+    return cast(Window, window), None
+
+
+def _window(window: str, speeds: Speeds) -> tuple[Window, Speeds]:
+    """As `parse_window`, with the speeds of all n views in place of n."""
+    kind, count = parse_window(window)
+    if count is None:
+        return kind, speeds
+    if not isinstance(speeds, Sequence):
+        speeds = (speeds,) if isinstance(speeds, Real) else tuple(speeds)
     if len(speeds) == 1:
         speeds = [*speeds] * count
     if len(speeds) != count:
         raise DataError(f"window={window!r} asks for {count} views and speeds has {len(speeds)}; give {count}, or one")
-    return "adjacent", speeds
+    return kind, speeds
 
 
 def _speeds(speeds: Speeds) -> tuple[float | tuple[float, ...], ...]:
     """As given, in floats; a choice of one is that one."""
+    if isinstance(speeds, Real):
+        raise DataError(f"speeds={speeds!r} must be a list with one for each view, such as (1, 2)")
     views: list[Sequence[Any]] = [s if isinstance(s, Sequence) else (s,) for s in speeds]
     if not views or any(isinstance(view, str) or not len(view) for view in views):
         raise DataError(f"speeds={tuple(speeds)} must be one or more numbers or sets of numbers, such as (1, (2, 4))")

@@ -16,10 +16,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from numbers import Real
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from dali_pipes.errors import DataError
 
 Short = Literal["loop", "skip", "pad"]
 SHORT: tuple[Short, ...] = ("loop", "skip", "pad")
@@ -46,10 +49,10 @@ def check_speed(speed: float) -> float:
     """The speed as a float.
 
     Raises:
-        ValueError: If it is outside 0.25..16.
+        DataError: If it is no number, or outside 0.25..16.
     """
-    if not SLOWEST <= speed <= FASTEST:
-        raise ValueError(f"speed={speed} must lie in {SLOWEST:g}..{FASTEST:g}")
+    if not (isinstance(speed, Real) and SLOWEST <= float(speed) <= FASTEST):
+        raise DataError(f"speed={speed!r} must be a number in {SLOWEST:g}..{FASTEST:g}")
     return float(speed)
 
 

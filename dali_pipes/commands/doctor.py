@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 
+from dali_pipes.commands.engine_options import positive
+
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the parser of this command."""
@@ -16,7 +18,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("corpora", nargs="*", metavar="CORPUS", help="corpus files or folders of videos to look at")
     parser.add_argument(
-        "--seconds", type=_positive, default=3.0, metavar="S", help="how long to measure each corpus (default 3)"
+        "--seconds", type=positive, default=3.0, metavar="S", help="how long to measure each corpus (default 3)"
     )
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -48,10 +50,3 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         print("\n".join(lines_of(findings)))
     return 0 if healthy else 1
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text}: must be more than 0")
-    return value

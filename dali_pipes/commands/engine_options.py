@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from typing import Any
 
 
@@ -44,10 +45,11 @@ def engine_options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def positive(text: str) -> float:
-    """A number above 0, for `type=` of an option."""
+    """A number above 0 and not infinite, for `type=` of an option."""
     value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"{text}: must be more than 0")
+    # Also false of what is not a number, which no comparison holds for.
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text}: must be a number more than 0")
     return value
 
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from dali_pipes.commands.engine_options import add_engine_options, engine_options
+from dali_pipes.commands.engine_options import add_engine_options, engine_options, positive_int
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -42,10 +42,16 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--quarantine", type=Path, metavar="FILE", help="leave out the videos that runs have listed there"
     )
     parser.add_argument(
-        "--max-side", type=_count, metavar="N", help="refuse pictures wider or higher than this (default 16384 pixels)"
+        "--max-side",
+        type=positive_int,
+        metavar="N",
+        help="refuse pictures wider or higher than this (default 16384 pixels)",
     )
     parser.add_argument(
-        "--max-frames", type=_count, metavar="N", help="refuse videos of more frames than this (default 10 million)"
+        "--max-frames",
+        type=positive_int,
+        metavar="N",
+        help="refuse videos of more frames than this (default 10 million)",
     )
     parser.add_argument("--quiet", action="store_true", help="no progress and no summary")
     parser.set_defaults(run=run)
@@ -80,10 +86,3 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.quiet:
         print("\n".join([*summary(corpus), f"written  {arguments.output}"]))
     return 0 if corpus.usable.any() else 1
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text}: must be 1 or more")
-    return value

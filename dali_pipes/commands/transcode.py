@@ -98,13 +98,6 @@ def _summary(outcome: Outcome) -> list[str]:
     return lines
 
 
-def _size(count: int) -> str:
-    for unit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
-        if count >= unit:
-            return f"{count / unit:.1f} {name}"
-    return f"{count / 1e3:.1f} kB"
-
-
 def _short_side(text: str) -> int:
     if text == "full":
         return 0

@@ -74,7 +74,7 @@ def build(
 
     Raises:
         DataError: There is no such root, no video in it, the server does not answer, or `output` is something else
-            than a corpus.
+            than a corpus or cannot be written.
     """
     target = None if output is None else Path(output)
     lists = None if splits is None else Path(splits)
@@ -130,7 +130,10 @@ def build(
             group=[p.group for p in found.places],
         )
         if target is not None and journal is not None:
-            corpus.save(target)
+            try:
+                corpus.save(target)
+            except OSError as error:
+                raise DataError(f"{target}: cannot be written: {error.strerror or error}") from error
             corpus.path = target
             journal.remove()
     return corpus

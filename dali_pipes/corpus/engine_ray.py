@@ -11,11 +11,13 @@ import math
 import os
 import pickle
 import signal
+import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
+from types import FrameType
 from typing import Any
 
 from dali_pipes.corpus.engine import Lost, default_workers, run_all
@@ -28,6 +30,7 @@ MOST_ITEMS = 256
 RETRIES = 3
 # Results pass through the object store only when they are large; they are fetched at once.
 _OBJECT_STORE = 200 << 20
+_ANSWER_SECONDS = 10.0
 
 
 def run_on_ray(
@@ -147,8 +150,6 @@ def _connected(address: str | None, workers: int | None) -> Iterator[Any]:
     # Before the import, which reads them: nothing is reported to anybody, and nothing said about GPUs.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    main = threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGTERM)
     try:
         import ray
     except ImportError as error:
@@ -161,18 +162,60 @@ def _connected(address: str | None, workers: int | None) -> Iterator[Any]:
     if where == "local":
         cores = workers or default_workers()
         settings = {"num_cpus": cores, "include_dashboard": False, "object_store_memory": _OBJECT_STORE}
+    else:
+        _reach(where)
     try:
-        ray.init(where, log_to_driver=False, logging_level=logging.CRITICAL, **settings)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise DataError(f"--address {where}: no Ray cluster answers there: {_words(error)}") from error
-    finally:
-        # Ray puts in a handler of its own, which would end the program without closing anything.
-        if main and before is not None:
-            signal.signal(signal.SIGTERM, before)
-    try:
+        try:
+            # Stopped half-way, its start leaves processes behind, and may crash this one at its end.
+            with _held_back(signal.SIGINT, signal.SIGTERM):
+                ray.init(where, log_to_driver=False, logging_level=logging.CRITICAL, **settings)
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            raise DataError(f"--address {where}: no Ray cluster answers there: {_words(error)}") from error
         yield ray
     finally:
         ray.shutdown()
+
+
+def _reach(where: str) -> None:
+    """Raise DataError where nothing listens: Ray itself would try for minutes."""
+    host, _, port = where.rpartition("://")[2].rpartition(":")
+    if not host or not port.isdigit():
+        return  # such as "auto"
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DataError(f"--address {where}: no Ray cluster answers there: {reason}") from error
+
+
+@contextmanager
+def _held_back(*numbers: signal.Signals) -> Iterator[None]:
+    """Signals take effect at the end of the block; a second one of a kind at once.
+
+    Afterwards the handlers are what they were: Ray puts in one of its own for SIGTERM, which would end the program
+    without closing anything.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    # None is a handler that was not put in by Python, and cannot be put back.
+    before = {number: handler for number in numbers if (handler := signal.getsignal(number)) is not None}
+    came: list[int] = []
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, hold)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    for late in came:
+        signal.raise_signal(late)
 
 
 def _words(error: BaseException) -> str:

@@ -1,16 +1,15 @@
 """Results kept while an index is being made, so that an interrupted one goes on where it stopped.
 
-One JSON line a video, appended next to the output as soon as the video is probed: whatever ends the process, at most
-the last line is lost. It disappears once the corpus itself is written.
+One JSON line a video, appended next to the output as soon as the video is probed. It disappears once the corpus itself
+is written.
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from dali_pipes.corpus.jsonlines import JsonLines
 from dali_pipes.errors import DataError
 
 
@@ -29,49 +28,39 @@ class Journal:
     """
 
     def __init__(self, output: Path, settings: dict[str, Any]) -> None:
-        self.path = output.with_name(output.name + ".partial")
         self.rows: dict[str, dict[str, Any]] = {}
+        self._output, self._settings = output, settings
+        self._same = False
         try:
-            self._file: IO[str] = self.path.open("a+", encoding="utf-8")
+            self._lines = JsonLines(output.with_name(output.name + ".partial"), output, self._take)
+            if not self._same:
+                self._lines.add(settings)
         except OSError as error:
             raise DataError(f"{output}: cannot be written: {error.strerror}") from error
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._file.close()
-            raise DataError(f"{output}: another process is writing it") from error
-        self._read(settings)
 
-    def _read(self, settings: dict[str, Any]) -> None:
-        self._file.seek(0)
-        kept = 0
-        for number, line in enumerate(self._file):
-            try:
-                row = json.loads(line)
-            except ValueError:
-                break
-            if not line.endswith("\n") or (number == 0 and row != settings):
-                break
-            kept += len(line.encode())
-            if number:
-                self.rows[row["uri"]] = row
-        # What follows a torn line, or was made with other settings, is of no use.
-        self._file.truncate(kept)
-        if kept == 0:
-            self._write(settings)
+    def _take(self, record: dict[str, Any]) -> bool:
+        """Whether a record counts: the settings come first, rows made with others are of no use."""
+        if not self._same:
+            self._same = record == self._settings
+            return self._same
+        self.rows[record["uri"]] = record
+        return True
 
     def add(self, row: dict[str, Any]) -> None:
-        """Keep one row, at once."""
-        self._write(row)
+        """Keep one row, at once.
 
-    def _write(self, record: dict[str, Any]) -> None:
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
+        Raises:
+            DataError: It cannot be written.
+        """
+        try:
+            self._lines.add(row)
+        except OSError as error:
+            raise DataError(f"{self._output}: cannot be written: {error.strerror}") from error
 
     def remove(self) -> None:
         """The corpus is written: the journal is not needed any more."""
-        self.path.unlink(missing_ok=True)
+        self._lines.remove()
 
     def close(self) -> None:
         """Let go of the file; its rows stay."""
-        self._file.close()
+        self._lines.close()

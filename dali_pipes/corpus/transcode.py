@@ -10,9 +10,7 @@ from __future__ import annotations
 import errno
 import math
 import os
-import secrets
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -36,13 +34,14 @@ from dali_pipes.corpus.transcode_presets import (
     encoder_options,
 )
 from dali_pipes.errors import VideoError
+from dali_pipes.writing import replacing
 
 if TYPE_CHECKING:
     from dali_pipes.corpus.manifest import Video
 
 __all__ = [
     "CODECS", "PRESETS", "SUFFIX", "TRANSCODE_VERSION", "UNWRITABLE", "Encoded", "Preset", "Stopped", "changed",
-    "copy_size", "encode", "grid", "psnr", "temporary_prefix", "upright",
+    "copy_size", "encode", "grid", "psnr", "upright",
 ]  # fmt: skip
 
 # Finer than any camera; keeps the sums of ticks within what MP4 readers of all kinds can count.
@@ -93,23 +92,8 @@ def encode(
         OSError: The target cannot be written.
         Stopped: `stop` returned True.
     """
-    name = str(target.with_name(f"{temporary_prefix(target)}{secrets.token_hex(6)}.tmp"))
-    # Not by tempfile, whose files only the user may read: whoever may read the folder may read a copy.
-    os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-    try:
-        encoded = _Encoder(video, name, preset, stop, samples).run()
-        os.replace(name, target)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(name)
-        raise
-    return encoded
-
-
-def temporary_prefix(target: Path) -> str:
-    """How the names begin of files that are to become `target`; they end in ".tmp"."""
-    # A name may have 255 bytes, a character up to 4.
-    return f".{target.name[:32]}."
+    with replacing(target) as temporary:
+        return _Encoder(video, str(temporary), preset, stop, samples).run()
 
 
 def copy_size(width: int, height: int, short_side: int | None) -> tuple[int, int]:

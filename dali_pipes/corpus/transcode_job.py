@@ -6,26 +6,27 @@ the preset and the copy itself are what they were then.
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import av
 
 from dali_pipes.corpus.engine import Lost, run_all
+from dali_pipes.corpus.jsonlines import JsonLines
 from dali_pipes.corpus.manifest import Corpus, Video
 from dali_pipes.corpus.probe import Probed, probe_row
-from dali_pipes.corpus.storage import StorageOptions, configure_storage, storage_options
-from dali_pipes.corpus.transcode import TRANSCODE_VERSION, UNWRITABLE, Preset, encode, temporary_prefix
+from dali_pipes.corpus.storage import Stat, StorageOptions, configure_storage, stat_source, storage_options
+from dali_pipes.corpus.storage.address import local_path, scheme, split_tar
+from dali_pipes.corpus.transcode import TRANSCODE_VERSION, UNWRITABLE, Preset, encode
 from dali_pipes.corpus.transcode_names import copy_names
 from dali_pipes.errors import DataError, VideoError
 from dali_pipes.progress import Progress
+from dali_pipes.writing import temporary_prefix
 
 MANIFEST = "corpus.parquet"
 LEDGER = "transcode.jsonl"
@@ -89,12 +90,13 @@ def transcode(
     begun = time.monotonic()
     uris = corpus.column("uri").tolist()
     targets = [str(Path(os.path.abspath(output)) / name) for name in copy_names(uris, corpus.classes)]
-    over = set(targets) & {os.path.abspath(uri) for uri in uris}
+    over = set(targets) & {os.path.abspath(path) for path in map(_local_file, uris) if path is not None}
     if over:
         raise DataError(f"{output}: {min(over)} is a source and would be overwritten; choose another folder")
     try:
         output.mkdir(parents=True, exist_ok=True)
-        ledger = _Ledger(output / LEDGER)
+        earlier: dict[str, dict[str, Any]] = {}
+        ledger = JsonLines(output / LEDGER, output, lambda entry: _take(earlier, entry))
     except OSError as error:
         raise DataError(f"{output}: cannot be written: {error.strerror}") from error
     with closing(ledger):
@@ -103,7 +105,7 @@ def transcode(
         entries: dict[int, dict[str, Any]] = {}
         todo = []
         for i in corpus.select(None).tolist():
-            entry = ledger.entries.get(uris[i])
+            entry = earlier.get(uris[i])
             if entry is not None and _holds(entry, corpus, i, targets[i], how):
                 entries[i] = entry
             else:
@@ -116,7 +118,7 @@ def transcode(
             outcome.corpus.save(output / MANIFEST)
             outcome.corpus.path = output / MANIFEST
             # Only lines that count: a ledger that grows with every change would be read in full each time.
-            ledger.rewrite([entries[i] for i in sorted(entries)])
+            ledger.rewrite(entries[i] for i in sorted(entries))
         except OSError as error:
             raise FolderFullError(f"{output}: {error.strerror or error}") from error
     outcome.failed = [(uris[i], reason) for i, reason in sorted(failed.items())]
@@ -134,7 +136,7 @@ def _encode_all(
     preset: Preset,
     how: dict[str, Any],
     entries: dict[int, dict[str, Any]],
-    ledger: _Ledger,
+    ledger: JsonLines,
     engine: dict[str, Any],
     progress: bool,
 ) -> dict[int, str]:
@@ -179,7 +181,8 @@ def _job(item: tuple[Video, str], *, preset: Preset, storage: StorageOptions) ->
     target = Path(name)
     begun = time.monotonic()
     try:
-        _unchanged(video)
+        if not _current(video.uri, video.bytes, video.mtime_ns):
+            return {"error": "has changed since it was indexed; index it again"}
         target.parent.mkdir(parents=True, exist_ok=True)
         encoded = encode(video, target, preset, samples=_SAMPLES)
         row = probe_row(name)
@@ -196,18 +199,6 @@ def _job(item: tuple[Video, str], *, preset: Preset, storage: StorageOptions) ->
             return {"error": f"its copy cannot be written: {reason}"}
         return {"number": error.errno, "full": reason}
     return {"row": row, "psnr": round(encoded.psnr_sample or 0.0, 2), "seconds": round(time.monotonic() - begun, 3)}
-
-
-def _unchanged(video: Video) -> None:
-    """Raise VideoError where a local source is not the file that its row is about."""
-    if "://" in video.uri:
-        return
-    try:
-        status = os.stat(video.uri)
-    except OSError as error:
-        raise VideoError(video.uri, error.strerror or str(error)) from error
-    if (status.st_size, status.st_mtime_ns) != (video.bytes, video.mtime_ns):
-        raise VideoError(video.uri, "has changed since it was indexed; index it again")
 
 
 class _Items(Sequence[tuple[Video, str]]):
@@ -233,58 +224,6 @@ class _Items(Sequence[tuple[Video, str]]):
         return (self[place] for place in range(len(self)))
 
 
-class _Ledger:
-    """What was encoded, from what and how; held by one process at a time.
-
-    Attributes:
-        entries: By the source's uri.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.entries: dict[str, dict[str, Any]] = {}
-        self._file: IO[str] = path.open("a+", encoding="utf-8")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._file.close()
-            raise DataError(f"{path.parent}: another process is writing it") from error
-        self._file.seek(0)
-        kept = 0
-        for line in self._file:
-            # What follows a torn line is of no use.
-            with suppress(ValueError):
-                entry = json.loads(line) if line.endswith("\n") else None
-                if isinstance(entry, dict) and "source" in entry:
-                    self.entries[entry["source"]] = entry
-                    kept += len(line.encode())
-                    continue
-            break
-        self._file.truncate(kept)
-
-    def add(self, entry: dict[str, Any]) -> None:
-        """Keep one, at once."""
-        self._file.write(json.dumps(entry) + "\n")
-        self._file.flush()
-
-    def rewrite(self, entries: list[dict[str, Any]]) -> None:
-        """Replace all, whole or not at all."""
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
-        try:
-            with temporary.open("w", encoding="utf-8") as file:
-                file.writelines(json.dumps(entry) + "\n" for entry in entries)
-            os.replace(temporary, self.path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-
-    def close(self) -> None:
-        """Let go of the file; what it says stays."""
-        # A full disk has been reported already when the last line could not be written.
-        with suppress(OSError):
-            self._file.close()
-
-
 def _source(corpus: Corpus, i: int) -> dict[str, Any]:
     return {
         "source": corpus.column("uri")[i],
@@ -299,14 +238,43 @@ def _holds(entry: dict[str, Any], corpus: Corpus, i: int, target: str, how: dict
         return False
     row = entry["row"]
     try:
-        status = os.stat(target)
-        if "://" not in entry["source"]:
-            source = os.stat(entry["source"])
-            if (source.st_size, source.st_mtime_ns) != (entry["source_bytes"], entry["source_mtime_ns"]):
-                return False
-    except OSError:
+        if not _current(entry["source"], entry["source_bytes"], entry["source_mtime_ns"]):
+            return False
+        copy = stat_source(target)
+    except VideoError:
         return False
-    return row["uri"] == target and (row["bytes"], row["mtime_ns"]) == (status.st_size, status.st_mtime_ns)
+    return row["uri"] == target and Stat(row["bytes"], row["mtime_ns"]) == copy
+
+
+def _current(uri: str, size: int, mtime_ns: int) -> bool:
+    """Whether a source still is the file that was indexed; of a remote one that is not asked.
+
+    Raises:
+        VideoError: A local one is gone.
+    """
+    path = _local_file(uri)
+    if path is None:
+        return True
+    found = stat_source(path)
+    # Of a shard the time alone: where the member lies and how large it is would cost a pass over its headers.
+    return found.mtime_ns == mtime_ns and (scheme(uri) == "tar" or found.bytes == size)
+
+
+def _local_file(uri: str) -> str | None:
+    """The local file that a source is or lies in; None where that is remote, or the address is malformed."""
+    if scheme(uri) != "tar":
+        return local_path(uri)
+    with suppress(VideoError):
+        return local_path(split_tar(uri)[1])
+    return None
+
+
+def _take(entries: dict[str, dict[str, Any]], entry: dict[str, Any]) -> bool:
+    """Put a line of the ledger in its place; of one source the last counts."""
+    if "source" not in entry:
+        return False
+    entries[entry["source"]] = entry
+    return True
 
 
 def _manifest(corpus: Corpus, entries: dict[int, dict[str, Any]], failed: dict[int, str]) -> Corpus:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from pathlib import PurePosixPath
 
+from dali_pipes.corpus.storage.address import local_path, scheme, split_tar
 from dali_pipes.corpus.transcode import SUFFIX
-
-_SCHEME = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+from dali_pipes.errors import VideoError
 
 
 def copy_names(uris: Sequence[str], labels: Collection[str] = ()) -> list[str]:
@@ -52,9 +52,13 @@ def copy_names(uris: Sequence[str], labels: Collection[str] = ()) -> list[str]:
 
 def _path(uri: str) -> PurePosixPath:
     """A path that stands for an address, absolute, without anything that leads upwards."""
-    if uri.startswith("tar://"):
-        member, _, shard = uri[len("tar://") :].rpartition("::")
-        return _path(shard).with_suffix("") / _path("/" + member).relative_to("/")
-    scheme = _SCHEME.match(uri)
-    plain = uri if scheme is None else uri[scheme.end() :].partition("?")[0]
-    return PurePosixPath("/", *(part for part in PurePosixPath(plain).parts if part not in ("..", "/")))
+    if scheme(uri) == "tar":
+        # A malformed one has an error in its row and gets no copy, so any name will do.
+        with suppress(VideoError):
+            member, shard = split_tar(uri)
+            return _path(shard).with_suffix("") / _path("/" + member).relative_to("/")
+    plain = local_path(uri)
+    if plain is None:
+        plain = uri.partition("://")[2].partition("?")[0]
+    parts = [part for part in PurePosixPath(plain).parts if part not in ("..", "/")]
+    return PurePosixPath("/", *(parts or ["video"]))

@@ -9,6 +9,7 @@ from time import perf_counter
 import numpy as np
 
 from dali_pipes.corpus import Corpus
+from dali_pipes.corpus.engine import default_workers
 from dali_pipes.corpus.storage.address import local_path
 from dali_pipes.decode.choice import survey
 from dali_pipes.errors import DataError
@@ -171,7 +172,7 @@ def _clips(section: str, corpus: Corpus, seconds: float, device: str) -> Finding
             while not clips or perf_counter() - begun < seconds:
                 clips += len(next(batches)) * len(SPEEDS)
             took = perf_counter() - begun
-            replaced, threads = dict(loader.stats.bad), len(os.sched_getaffinity(0))
+            replaced, threads = dict(loader.stats.bad), default_workers()
     except DataError as error:
         return Finding(section, "clips", "problem", str(error), "`dali-pipes inspect FILE` tells of one file")
     text = (

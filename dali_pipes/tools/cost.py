@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dali_pipes.clips.speed import Timing, frame_indices, last_start, stride
+from dali_pipes.clips.speed import Timing, check_speed, frame_indices, last_start, stride
 from dali_pipes.corpus import Video
 from dali_pipes.decode.plan import plan
+from dali_pipes.errors import DataError
 
 # Of a longer video that many starts are drawn; of a shorter one each is looked at.
 STARTS = 512
@@ -49,7 +50,13 @@ def clip_cost(video: Video, *, frames: int = 16, speed: float = 1.0, starts: int
         speed: Playback speed.
         starts: How many starts to draw at most.
         seed: Of the draws.
+
+    Raises:
+        DataError: The speed is outside 0.25..16, or there are no frames.
     """
+    if frames < 1:
+        raise DataError(f"frames={frames} must be at least 1")
+    speed = check_speed(speed)
     timing = Timing(video.frames, video.rate, video.timestamps)
     room = last_start(timing, frames, stride(speed, video.rate, None)) + 1
     firsts = np.arange(room) if room <= starts else np.random.default_rng(seed).integers(room, size=starts)

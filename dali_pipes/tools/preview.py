@@ -7,7 +7,6 @@ with, so that what is shown is what was delivered and nothing else.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -25,6 +24,7 @@ from dali_pipes.corpus import Corpus
 from dali_pipes.errors import DataError
 from dali_pipes.loader import SpeedLoader
 from dali_pipes.tools.sheet import contact_sheet, side_by_side
+from dali_pipes.writing import replacing
 
 Format = Literal["mp4", "webp"]
 SHEET, MOVING = "contact_sheet.png", "clips"
@@ -163,22 +163,10 @@ def _writer(preview: Preview, suffix: str) -> Callable[[str], None]:
 
 def _written(target: Path, write_to: Callable[[str], None]) -> None:
     try:
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}.", suffix=target.suffix)
-    except OSError as error:
-        raise DataError(f"{target}: cannot be written: {error.strerror}") from error
-    os.close(handle)
-    try:
-        write_to(name)
-        # mkstemp lets nobody else read; the file should be as readable as any other of the user's.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)
-        os.replace(name, target)
-    except BaseException as error:
-        os.unlink(name)
-        if isinstance(error, OSError):  # FFmpeg's errors are such too
-            raise DataError(f"{target}: cannot be written: {error.strerror or error}") from error
-        raise
+        with replacing(target) as temporary:
+            write_to(str(temporary))
+    except OSError as error:  # FFmpeg's errors are such too
+        raise DataError(f"{target}: cannot be written: {error.strerror or error}") from error
 
 
 def _write_webp(moving: list[NDArray[np.uint8]], name: str) -> None:

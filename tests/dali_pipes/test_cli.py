@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -39,12 +40,38 @@ def test_without_a_usable_video_the_exit_code_is_1(tmp_path: Path, capsys: pytes
     assert "cannot be opened" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("option", "value"), [("--workers", "0"), ("--timeout", "-1"), ("--fold", "x")])
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--workers", "0"), ("--timeout", "-1"), ("--timeout", "inf"), ("--timeout", "nan"), ("--timeout", "x"),
+        ("--max-side", "0"), ("--max-frames", "-3"), ("--fold", "x"),
+    ],
+)  # fmt: skip
 def test_options_out_of_range_are_refused(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["index", ".", "-o", "c.parquet", option, value])
     assert stop.value.code == 2
     assert option in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_line_and_what_was_probed_is_kept(tmp_path: Path) -> None:
+    first = make_video(tmp_path / "videos" / "0.mp4", frames=20)
+    for copy in range(1, 20):
+        shutil.copy(first, first.with_name(f"{copy}.mp4"))
+    output = tmp_path / "c.parquet"
+    command = ["index", str(tmp_path / "videos"), "-o", str(output), "--workers", "1", "--quiet"]
+    ended = subprocess.run(
+        [sys.executable, "-m", "dali_pipes.cli", *command], capture_output=True, text=True, timeout=60,
+        # The nearest to a full disk that needs no disk: no file may become larger than this.
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000)),
+    )  # fmt: skip
+    said = f"dali-pipes: {output}: cannot be written: File too large; make room, then run it again\n"
+    assert (ended.stderr, ended.returncode) == (said, 1)
+    assert not output.exists()
+    assert (tmp_path / "c.parquet.partial").read_text().count("\n") > 1
+    assert main(command) == 0
+    assert len(Corpus.open(output)) == 20
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c.parquet", "videos"]
 
 
 def test_demo_corpus_can_be_indexed_as_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -100,7 +100,10 @@ def test_jitter_of_short_videos_loops_like_the_rest() -> None:
 
 @pytest.mark.parametrize(
     ("view", "words"),
-    [(View(1, 0, jitter=0.7), "jitter=0.7 must lie in 0..0.5"), (View(0.1, 0), "speed=0.1 must lie in 0.25..16")],
+    [
+        (View(1, 0, jitter=0.7), "jitter=0.7 must lie in 0..0.5"),
+        (View(0.1, 0), "speed=0.1 must be a number in 0.25..16"),
+    ],
 )
 def test_views_out_of_range_are_named(view: View, words: str) -> None:
     with pytest.raises(ValueError, match=words):

@@ -177,6 +177,7 @@ def test_the_only_video_cannot_be_replaced() -> None:
         ({"speeds": (0.2, 1)}, r"0\.2 must be a number in 0\.25\.\.16"),
         ({"speeds": (1, (2, 17))}, r"17 must be a number in 0\.25\.\.16"),
         ({"speeds": (1, ())}, "must be one or more numbers"),
+        ({"speeds": 2}, r"speeds=2 must be a list with one for each view, such as \(1, 2\)"),
         ({"speeds": ("2x",)}, "must be one or more numbers"),
         ({"reverse": 1.5}, "reverse=1.5 must be a probability"),
         ({"jitter": 0.6}, r"jitter=0\.6 must lie in 0\.\.0\.5"),

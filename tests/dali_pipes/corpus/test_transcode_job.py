@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from make_videos import decode_all, make_video, read_number, truncate
-from storage_servers import make_tar
+from storage_servers import http_server, make_tar
 
 from dali_pipes.cli import main
 from dali_pipes.corpus import Corpus
@@ -195,6 +195,45 @@ def test_two_runs_into_one_folder_are_refused(source: Path, tmp_path: Path) -> N
             run(source)
 
 
+@pytest.mark.parametrize("prefix", ["", "file://"])
+def test_a_source_is_never_overwritten_whatever_its_address(source: Path, tmp_path: Path, prefix: str) -> None:
+    rows = [row | {"uri": prefix + row["uri"]} for row in Corpus.open(source).table.to_pylist()]
+    with pytest.raises(DataError, match=r"/walk/[ab].mp4 is a source|/run/[ac].mp4 is a source"):
+        transcode(Corpus.from_rows(rows), tmp_path / "in" / "train", SMALL, progress=False)
+
+
+def test_a_source_by_a_file_address_is_encoded_and_noticed_when_it_changes(source: Path, tmp_path: Path) -> None:
+    rows = [row | {"uri": f"file://{row['uri']}"} for row in Corpus.open(source).table.to_pylist()]
+    Corpus.from_rows(rows).save(source)
+    assert (run(source).encoded, run(source).kept) == (4, 4)
+    assert sorted(times(tmp_path / "out")) == sorted(f"{name}.mp4" for name in NAMES)
+    # Neither is a copy of the earlier one taken over, nor is one made by a row that no longer fits.
+    os.utime(tmp_path / "in" / "train" / "walk" / "a.mp4", ns=(1, 1))
+    (tmp_path / "in" / "train" / "run" / "c.mp4").unlink()
+    outcome = run(source)
+    reasons = {Path(uri).name: reason for uri, reason in outcome.failed}
+    assert (outcome.kept, set(reasons)) == (2, {"a.mp4", "c.mp4"})
+    assert "has changed since it was indexed" in reasons["a.mp4"] and "No such file" in reasons["c.mp4"]
+
+
+def test_remote_videos_are_encoded_and_taken_over_without_a_question(tmp_path: Path) -> None:
+    make_video(tmp_path / "in" / "walk" / "a.mp4", frames=24, first=300)
+    with http_server(tmp_path / "in") as server:
+        Corpus.build(server.url, output=tmp_path / "in.parquet", workers=1, progress=False)
+        outcome = run(tmp_path / "in.parquet")
+        asked = len(server.log)
+        assert (run(tmp_path / "in.parquet").kept, len(server.log)) == (1, asked)
+    assert read_number(next(decode_all(outcome.corpus[0].uri))) == 300
+
+
+def test_rows_with_malformed_addresses_do_no_harm(source: Path) -> None:
+    rows = Corpus.open(source).table.to_pylist()
+    bad = [rows[0] | {"uri": uri, "frames": 0, "error": "bad"} for uri in ("tar://x.mp4", "tar://x.mp4::/", "s3://")]
+    Corpus.from_rows([*rows, *bad]).save(source)
+    outcome = run(source)
+    assert outcome.encoded == 4 and outcome.corpus.column("error").tolist()[4:] == ["bad"] * 3
+
+
 def test_names_of_copies_are_unique_and_stay_below_the_folder() -> None:
     assert copy_names(["/v/walk/a.avi", "/v/walk/b.avi"], ["walk"]) == ["walk/a.mp4", "walk/b.mp4"]
     assert copy_names(["/v/walk/a.avi", "/v/run/b.avi"]) == ["walk/a.mp4", "run/b.mp4"]
@@ -202,6 +241,7 @@ def test_names_of_copies_are_unique_and_stay_below_the_folder() -> None:
     assert len(set(names)) == 4 and all(name.endswith(".mp4") for name in names)
     assert copy_names(["tar://w/a.mp4::/s/0.tar", "tar://../../a.mp4::s3://s/1.tar"]) == ["0/w/a.mp4", "1/a.mp4"]
     assert copy_names(["https://h/k/x.mp4?token=1", "https://h/y.webm"]) == ["k/x.mp4", "y.mp4"]
+    assert copy_names(["file:///v/k/what?.mp4", "/v/k/y.webm", "/v/l/z.mp4"]) == ["k/what?.mp4", "k/y.mp4", "l/z.mp4"]
 
 
 def test_the_command_says_what_it_did(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -235,3 +275,7 @@ def test_members_of_a_tar_shard_become_files(tmp_path: Path) -> None:
     assert paths == [tmp_path / "out" / f"{n:03}.mp4" for n in range(3)]
     assert [read_number(next(decode_all(path))) for path in paths] == [0, 50, 100]
     assert run(tmp_path / "in.parquet").kept == 3
+    os.utime(shard, ns=(1, 1))
+    assert {reason for _, reason in run(tmp_path / "in.parquet").failed} == {
+        "has changed since it was indexed; index it again"
+    }
