@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     corpus = open_corpus(args.corpus)
     log = Console(stderr=True)
     with tempfile.TemporaryDirectory(prefix="bench-cache-") as temporary:
-        cache = VideoCache.for_clips(args.folder or temporary, args.size, share=args.share)
+        cache = VideoCache.for_clips(args.folder or temporary, args.size, crops=args.augment, share=args.share)
         try:
             without = _epochs(corpus, None, args, log)
             with_cache = _epochs(corpus, cache, args, log)

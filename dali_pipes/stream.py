@@ -134,7 +134,10 @@ class ClipStream:
             threads=self.threads,
             device_id=_device_index(self.device),
         )
-        self.cache = cache if cache is None or isinstance(cache, VideoCache) else VideoCache.for_clips(cache, size)
+        if cache is not None and not isinstance(cache, VideoCache):
+            self.cache: VideoCache | None = VideoCache.for_clips(cache, size, crops=augment is not None)
+        else:
+            self.cache = cache
         preparer = Preparer(corpus, frames, size, augment, fps, short, where, decoder, self.cache)
         spares = corpus.select(None) if replacements is None else np.asarray(replacements, np.int64)
         self.stats = StreamStats()

@@ -102,10 +102,17 @@ class VideoCache:
 
     @classmethod
     def for_clips(
-        cls, folder: str | os.PathLike[str], size: int, *, limit: int = 100 << 30, share: float = 0.5
+        cls,
+        folder: str | os.PathLike[str],
+        size: int,
+        *,
+        crops: bool = True,
+        limit: int = 100 << 30,
+        share: float = 0.5,
     ) -> VideoCache:
-        """A cache whose copies have the size that random crops of ``size`` pixels are taken from (128 for 112)."""
-        return cls(folder, limit=limit, preset=preset_for(size), share=share)
+        """A cache for clips of ``size`` pixels: its copies have the size that random ``crops`` are taken from (128 for
+        112), or without them that of the clips."""
+        return cls(folder, limit=limit, preset=preset_for(size, crops=crops), share=share)
 
     def copy_of(self, video: Video) -> Video | None:
         """The row to decode in place of a video's own, or None where there is no copy yet, which queues one."""

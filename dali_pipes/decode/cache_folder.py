@@ -50,10 +50,14 @@ _OLDEST = 4096
 _ABANDONED = 86400.0
 
 
-def preset_for(size: int) -> Preset:
-    """How copies for clips of ``size`` pixels are encoded: as large as random crops are taken from (128 for 112)."""
+def preset_for(size: int, *, crops: bool = True) -> Preset:
+    """How copies for clips of ``size`` pixels are encoded: in the size that the clips are made from.
+
+    With random ``crops`` that is larger (128 for 112); else no frame of a copy has to be scaled, which costs as much as
+    decoding it.
+    """
     # Encoders want even numbers.
-    return Preset(short_side=max(-(-size * 8 // 14) * 2, 16))
+    return Preset(short_side=max(-(-size * 8 // 14) * 2 if crops else -(-size // 2) * 2, 16))
 
 
 def is_cheap(video: Video, preset: Preset) -> bool:

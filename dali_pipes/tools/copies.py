@@ -37,13 +37,15 @@ def describe_copies(video: Video, folder: str | os.PathLike[str] | None = None, 
         raise DataError(f"--size {size}: must be at least 1, the side of the clips in pixels")
     if not os.path.isdir(folder):
         raise DataError(f"--cache {folder}: no such folder")
-    preset = preset_for(size)
-    # The limit is the business of who fills the folder.
-    copies = CopyFolder(folder, preset, limit=0)
-    report |= {"folder": str(copies.path), "size": size, "status": "absent"}
-    if is_cheap(video, preset):
+    report |= {"folder": os.path.abspath(folder), "size": size, "status": "absent"}
+    copy = None
+    # With random crops, as in training, and without.
+    for preset in (preset_for(size), preset_for(size, crops=False)):
+        # The limit is the business of who fills the folder.
+        copy = copy or CopyFolder(folder, preset, limit=0).find(video)
+    if copy is None and is_cheap(video, preset_for(size)):
         report["status"] = "not needed"
-    elif (copy := copies.find(video)) is not None:
+    elif copy is not None:
         lengths = np.diff(np.append(copy.key_frames, copy.frames))
         report["status"] = "copied"
         report["copy"] = {

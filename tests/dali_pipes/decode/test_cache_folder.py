@@ -257,6 +257,7 @@ def test_a_copy_says_which_video_it_is_of(tmp_path: Path, found: dict[str, Any])
 @pytest.mark.parametrize(("size", "side"), [(112, 128), (224, 256), (64, 74), (1, 16)])
 def test_copies_have_the_size_that_crops_are_taken_from(size: int, side: int) -> None:
     assert preset_for(size).short_side == side
+    assert preset_for(size, crops=False).short_side == max(size, 16)
 
 
 def test_small_videos_with_close_key_frames_are_cheap(video: Video) -> None:
