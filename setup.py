@@ -75,9 +75,12 @@ setup(
         "ray": ["ray"],
         # Decodes small copies faster than PyAV; needs FFmpeg's shared libraries.
         "torchcodec": ["torchcodec"],
+        # Encoders for other runtimes: `ascnet export --format onnx`.
+        "onnx": ["onnx", "onnxscript", "onnxruntime"],
         "dev": [
             *("pytest>=8", "ruff>=0.9", "mypy>=1.13", "types-PyYAML"),
             *("aiohttp", "s3fs", "moto[server]", "ray", "lightning", "psutil"),
+            *("onnx", "onnxscript", "onnxruntime", "torchcodec"),
         ],
     },
     entry_points={

@@ -9,18 +9,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ascnet.checkpoint import load_encoder
     from ascnet.config import Config
     from ascnet.encoders import build_encoder
     from ascnet.memory_bank import MemoryBank
     from ascnet.model import ASCNet
+    from ascnet.weights import load_encoder
 
 _HOMES = {
     "ASCNet": "ascnet.model",
     "Config": "ascnet.config",
     "MemoryBank": "ascnet.memory_bank",
     "build_encoder": "ascnet.encoders",
-    "load_encoder": "ascnet.checkpoint",
+    "load_encoder": "ascnet.weights",
 }
 
 __all__ = ["ASCNet", "Config", "MemoryBank", "build_encoder", "load_encoder"]

@@ -6,18 +6,15 @@ RUN/checkpoints/last.pt             the newest of them, the same file under a se
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import shutil
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
-from torch import Tensor, nn
 
-from ascnet.encoders import build_encoder
 from ascnet.errors import CheckpointError
 
 FORMAT = 1
@@ -34,14 +31,19 @@ def save(run: Path, step: int, payload: dict[str, Any], *, keep: int) -> Path:
 
     Returns:
         The path written.
+
+    Raises:
+        OSError: If it cannot be written, such as on a full disk; the earlier ones are still there.
     """
     folder = run / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step_{step:08d}.pt"
     temporary = folder / f".{path.name}.{os.getpid()}"
+    for left in folder.glob(".step_*.pt.*"):  # by a process that was killed while writing
+        left.unlink()
     try:
         with open(temporary, "wb") as file:
-            torch.save({"format": FORMAT, **payload}, file)
+            _write({"format": FORMAT, **payload}, file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -56,6 +58,16 @@ def save(run: Path, step: int, payload: dict[str, Any], *, keep: int) -> Path:
     for old in sorted(folder.glob("step_*.pt"))[:-keep]:
         old.unlink()
     return path
+
+
+def _write(payload: dict[str, Any], file: BinaryIO) -> None:
+    try:
+        torch.save(payload, file)
+    except RuntimeError as error:
+        # On a full disk torch finds its archive in disorder while it closes it; the cause is what came before.
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def find(path: str | os.PathLike[str]) -> Path:
@@ -89,64 +101,3 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
     if payload["format"] != FORMAT:
         raise CheckpointError(f"{path}: checkpoint format {payload['format']}; this version reads format {FORMAT}")
     return payload
-
-
-def load_encoder(path: str | os.PathLike[str], *, network: str = "online") -> tuple[nn.Module, dict[str, Any]]:
-    """The pretrained encoder of a run, ready to use.
-
-    Args:
-        path: A checkpoint, a run's folder, or a file that `export_encoder` wrote (.safetensors).
-        network: "online" or "target", the copy to take from a checkpoint.
-
-    Returns:
-        The encoder in evaluation mode on the CPU, and the configuration of the run as nested dictionaries.
-
-    Raises:
-        CheckpointError: If the file is missing, damaged, or holds no such encoder.
-    """
-    if network not in ("online", "target"):
-        raise ValueError(f"network is {network!r}; allowed: online, target")
-    path = find(path)
-    if path.suffix == ".safetensors":
-        weights, config = _read_safetensors(path)
-    else:
-        payload = load(path)
-        config, prefix = payload["config"], f"{network}.encoder."
-        weights = {name.removeprefix(prefix): t for name, t in payload["model"].items() if name.startswith(prefix)}
-    model = config["model"]
-    encoder = build_encoder(model["encoder"], width=model["width"], **model["options"])
-    try:
-        encoder.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path}: its weights do not fit encoder {model['encoder']!r}: {reason}") from None
-    return encoder.eval(), config
-
-
-def export_encoder(
-    checkpoint: str | os.PathLike[str], output: str | os.PathLike[str], *, network: str = "online"
-) -> None:
-    """Writes the encoder alone as safetensors, its configuration in the header, whole or not at all."""
-    from safetensors.torch import save_file
-
-    encoder, config = load_encoder(checkpoint, network=network)
-    output = Path(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_name(f".{output.name}.{os.getpid()}")
-    weights = {name: tensor.contiguous() for name, tensor in encoder.state_dict().items()}
-    save_file(weights, temporary, metadata={"format": "pt", "ascnet": json.dumps(config)})
-    os.replace(temporary, output)
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get("ascnet")
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: damaged, or not a safetensors file: {error}") from None
-    if header is None:
-        raise CheckpointError(f"{path}: not written by `ascnet export`: its header holds no configuration")
-    return weights, json.loads(header)

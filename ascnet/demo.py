@@ -18,7 +18,6 @@ from typing import Any
 
 from rich.console import Console
 
-from ascnet.checkpoint import load_encoder
 from ascnet.cli import find_config
 from ascnet.config import Config
 from ascnet.errors import UserError
@@ -28,6 +27,7 @@ from ascnet.evaluate.run import untrained_encoder
 from ascnet.evaluate.tables import write_json
 from ascnet.precision import pick_device
 from ascnet.pretrain import pretrain
+from ascnet.weights import load_encoder
 from dali_pipes import Corpus, Progress, make_demo_corpus
 
 MARK = "demo.json"
@@ -102,7 +102,7 @@ def run_demo(
         return summary
 
     console.print("4. retrieve the test videos' neighbours among the training videos")
-    trained, resolved = load_encoder(folder / "pretrain")
+    trained, resolved = load_encoder(folder / "pretrain"), config.to_dict()
     protocol = protocol_of(resolved, center=True)
     results = compare(
         {"untrained encoder": untrained_encoder(resolved), "pretrained encoder": trained},

@@ -1,7 +1,7 @@
 """Encoders by name.
 
-An encoder is a module with `dim` (length of its feature), `features(x)` (the last feature map, (B, dim, t, h, w)) and a
-forward that averages that map to (B, dim).
+An `Encoder` has `dim` (length of its feature), `features(x)` (the last feature map, (B, dim, t, h, w)) and a forward
+that averages that map to (B, dim).
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from torch import nn
-
+from ascnet.encoders.base import Encoder
 from ascnet.errors import ConfigError
 from ascnet.settings import nearest
 
-Maker = TypeVar("Maker", bound=Callable[..., nn.Module])
-_MAKERS: dict[str, Callable[..., nn.Module]] = {}
+Maker = TypeVar("Maker", bound=Callable[..., Encoder])
+_MAKERS: dict[str, Callable[..., Encoder]] = {}
 
 
 def register(name: str) -> Callable[[Maker], Maker]:
@@ -34,7 +33,7 @@ def encoder_names() -> list[str]:
     return sorted(_MAKERS)
 
 
-def build_encoder(name: str = "r3d18", width: float = 1.0, **options: Any) -> nn.Module:
+def build_encoder(name: str = "r3d18", width: float = 1.0, **options: Any) -> Encoder:
     """A freshly initialised encoder.
 
     Args:

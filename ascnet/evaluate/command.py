@@ -11,7 +11,6 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from ascnet.checkpoint import load_encoder
 from ascnet.cli import find_config
 from ascnet.config import Config
 from ascnet.errors import UserError
@@ -21,6 +20,7 @@ from ascnet.evaluate.protocols import Protocol
 from ascnet.evaluate.run import Retrieval, evaluate, retrieve, split_rows, untrained_encoder
 from ascnet.evaluate.tables import recall_table, write_json
 from ascnet.precision import pick_device
+from ascnet.weights import load_encoder
 from dali_pipes import Corpus
 
 
@@ -156,12 +156,14 @@ def protocol_of(config: Mapping[str, Any], **changes: Any) -> Protocol:
     settings = {"frames": data["frames"], "size": data["size"], "fps": data["fps"]}
     # A video that training skipped has to be scored all the same.
     settings["short"] = "pad" if data["short"] == "pad" else "loop"
+    settings |= {name: tuple(data["augment"][name]) for name in ("mean", "std")}
     return Protocol(**{**settings, **changes})
 
 
 def _encoder(args: argparse.Namespace) -> tuple[nn.Module | None, dict[str, Any]]:
     if args.checkpoint is not None:
-        return load_encoder(args.checkpoint, network=args.network)
+        encoder = load_encoder(args.checkpoint, network=args.network)
+        return encoder, encoder.config or {}
     return None, Config.load(find_config(args.config)).to_dict()
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ascnet.errors import UserError
-from ascnet.evaluate.protocols import Protocol
+from ascnet.evaluate.protocols import IMAGENET, Protocol
 from ascnet.precision import Precision
 from dali_pipes import ClipStream, Corpus, Progress, even_requests
 
@@ -106,7 +106,7 @@ def extract(
     encoder = encoder.to(device)
     with stream, Progress("features", len(wanted), enabled=progress) as meter, _evaluating(encoder):
         for asked, batch in zip(batches, stream.map(batches), strict=True):
-            found = _describe(encoder, batch.clips, batch_size, precision)
+            found = _describe(encoder, _normalised(batch.clips, protocol), batch_size, precision)
             for at, (request, delivered) in enumerate(zip(asked, batch.requests, strict=True)):
                 # The stream puts another video in the place of one that it cannot decode: right for training, but a
                 # feature under the wrong name here.
@@ -119,6 +119,17 @@ def extract(
     if not kept:
         raise UserError(f"none of the {len(wanted)} videos could be decoded; the first: {corpus[wanted[0]].uri}")
     return Features(np.array(kept, np.int64), torch.stack(vectors).numpy(), failed)
+
+
+def _normalised(clips: torch.Tensor, protocol: Protocol) -> torch.Tensor:
+    """Clips (..., C, T, H, W) that the stream normalised by ImageNet's colours, by those of the protocol instead."""
+    if (protocol.mean, protocol.std) == IMAGENET:
+        return clips
+    mean, std, given, by = (
+        torch.tensor(values, device=clips.device).view(3, 1, 1, 1)
+        for values in (protocol.mean, protocol.std, *IMAGENET)
+    )
+    return (clips.float() * by + given - mean) / std
 
 
 def _describe(encoder: nn.Module, clips: torch.Tensor, batch_size: int, precision: Precision) -> torch.Tensor:

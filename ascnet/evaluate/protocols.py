@@ -10,6 +10,8 @@ from ascnet.evaluate.retrieve import KS
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -27,6 +29,8 @@ class Protocol:
         fps: Reference frame rate of 1x; None: each video's own.
         short: What a video shorter than a clip does: ``loop`` or ``pad``.
         center: Whether the gallery's mean feature is subtracted before comparing. Not part of the published protocol.
+        mean: Subtracted per channel, RGB in [0, 1]; ImageNet's, or what the encoder was trained with.
+        std: Divided by per channel.
         precision: Number format of the encoder's forward pass.
         query_split: Split of the queries; "" is the whole corpus.
         gallery_split: Split of the gallery; "" is the whole corpus. A video is never its own neighbour.
@@ -40,6 +44,8 @@ class Protocol:
     fps: float | None = None
     short: Literal["loop", "pad"] = "loop"
     center: bool = False
+    mean: tuple[float, float, float] = IMAGENET[0]
+    std: tuple[float, float, float] = IMAGENET[1]
     precision: Precision = "fp32"
     query_split: str = "test"
     gallery_split: str = "train"
@@ -53,6 +59,8 @@ class Protocol:
             raise UserError(f"speed={self.speed} must be positive")
         if self.short not in ("loop", "pad"):
             raise UserError(f"short={self.short!r} must be loop or pad: a video left out would not be scored")
+        if min(self.std) <= 0:
+            raise UserError(f"std={list(self.std)} must be positive")
         if self.precision not in ("fp32", "bf16", "fp16"):
             raise UserError(f"precision={self.precision!r} must be one of fp32, bf16, fp16")
         if not self.ks or min(self.ks) < 1:
@@ -62,10 +70,11 @@ class Protocol:
         """The protocol in one sentence, as it stands below a table."""
         rate = "" if self.fps is None else f", 1x = {self.fps:g} frames/s"
         centred = ", minus the mean of the gallery" if self.center else ""
+        colours = "" if (self.mean, self.std) == IMAGENET else f", normalised by {list(self.mean)} and {list(self.std)}"
         query, gallery = self.query_split or "all", self.gallery_split or "all"
         return (
             f"{query} videos against {gallery} videos; {self.clips} evenly spaced clips a video, {self.frames} frames "
-            f"at {self.speed:g}x{rate}, {self.size} x {self.size} centre crop, short videos {self.short}; "
+            f"at {self.speed:g}x{rate}, {self.size} x {self.size} centre crop{colours}, short videos {self.short}; "
             f"average-pooled last feature map, mean over clips{centred}; cosine; "
             f"{self.precision}"
         )

@@ -11,6 +11,7 @@ from ascnet import build_encoder, checkpoint, load_encoder
 from ascnet.build import build_model
 from ascnet.config import Config
 from ascnet.errors import CheckpointError
+from ascnet.exporting import export_encoder
 
 
 def payload(seed: int = 0) -> dict[str, Any]:
@@ -69,15 +70,15 @@ def test_works_where_the_file_system_has_no_hard_links(tmp_path: Path, monkeypat
 def test_encoder_of_either_network_is_loaded_from_a_run_and_survives_export(tmp_path: Path, network: str) -> None:
     saved = payload()
     checkpoint.save(tmp_path / "run", 1, saved, keep=1)
-    encoder, config = load_encoder(tmp_path / "run", network=network)
-    assert config == saved["config"] and not encoder.training
+    encoder = load_encoder(tmp_path / "run", network=network)
+    assert encoder.config == saved["config"] and not encoder.training
     for name, tensor in encoder.state_dict().items():
         assert torch.equal(tensor, saved["model"][f"{network}.encoder.{name}"])
 
-    checkpoint.export_encoder(tmp_path / "run", tmp_path / "out" / "encoder.safetensors", network=network)
-    assert os.listdir(tmp_path / "out") == ["encoder.safetensors"]
-    again, config = load_encoder(tmp_path / "out" / "encoder.safetensors")
-    assert config == saved["config"]
+    export_encoder(tmp_path / "run", tmp_path / "out" / "encoder.safetensors", network=network)
+    assert sorted(os.listdir(tmp_path / "out")) == ["encoder.safetensors", "encoder.safetensors.md"]
+    again = load_encoder(tmp_path / "out" / "encoder.safetensors")
+    assert again.config == saved["config"]
     clips = torch.randn(1, 3, 4, 16, 16)
     assert torch.equal(again(clips), encoder(clips))
 

@@ -41,7 +41,7 @@ def test_features_of_16_frames_at_112_pixels_are_512_x_2_x_7_x_7_and_the_pooled_
     encoder = build_encoder("r3d18").eval()
     clips = torch.randn(1, 3, 16, 112, 112)
     with torch.no_grad():
-        maps, pooled = encoder.features(clips), encoder(clips)  # type: ignore[operator]
+        maps, pooled = encoder.features(clips), encoder(clips)
     assert maps.shape == (1, 512, 2, 7, 7) and encoder.dim == 512
     torch.testing.assert_close(pooled, maps.flatten(2).mean(2))
 
@@ -55,7 +55,7 @@ def test_width_scales_every_stage() -> None:
 
 def test_options_reach_the_stem() -> None:
     small = build_encoder("r3d10", width=0.125, stem_stride=[1, 1, 1], stem_kernel=[3, 3, 3])
-    assert small.features(torch.zeros(1, 3, 4, 16, 16)).shape == (1, 64, 1, 2, 2)  # type: ignore[operator]
+    assert small.features(torch.zeros(1, 3, 4, 16, 16)).shape == (1, 64, 1, 2, 2)
     assert not any(".1.conv1." in name for name in small.state_dict())
 
 
@@ -66,6 +66,8 @@ def test_options_reach_the_stem() -> None:
         ("r3d18", {"stem_strid": [1, 2, 2]}, "no option 'stem_strid'; did you mean 'stem_stride'"),
         ("r3d18", {"stem_stride": [1, 2]}, "stem_stride is .* expected 3 numbers"),
         ("r3d18", {"stem_kernel": [3, 6, 6]}, "stem_kernel is .* expected odd numbers"),
+        ("s3dg", {"layout": "slim"}, "layout is 'slim'; allowed: tensorflow, rspnet"),
+        ("c3d", {"stem_pool": True}, "encoder 'c3d' has no option 'stem_pool'"),
     ],
 )
 def test_wrong_names_and_options_are_told_with_the_nearest_right_one(name: str, options: dict, message: str) -> None:
@@ -76,5 +78,8 @@ def test_wrong_names_and_options_are_told_with_the_nearest_right_one(name: str, 
 def test_every_registered_encoder_keeps_the_interface() -> None:
     for name in encoder_names():
         encoder = build_encoder(name, width=0.125)
-        assert encoder(torch.zeros(2, 3, 4, 32, 32)).shape == (2, encoder.dim)
-        assert encoder.features(torch.zeros(2, 3, 4, 32, 32)).shape[:2] == (2, encoder.dim)  # type: ignore[operator]
+        clips = torch.zeros(2, 3, 8, 32, 32)
+        assert encoder(clips).shape == (2, encoder.dim) and encoder.num_features == encoder.dim
+        assert encoder.features(clips).shape[:2] == (2, encoder.dim)
+        assert torch.equal(encoder.eval().forward_features(clips), encoder.features(clips))
+        assert encoder.config is None
