@@ -23,6 +23,7 @@ from dali_pipes import pipeline
 from dali_pipes.clips.request import ClipBatch, ClipRequest
 from dali_pipes.clips.sampler import Window, replacement
 from dali_pipes.errors import DataError, VideoError
+from dali_pipes.heap import HeapTrimmer
 from dali_pipes.pipeline import GraphSpec, Sample
 from dali_pipes.prepare import Preparer
 from dali_pipes.quarantine import Quarantine, general
@@ -174,6 +175,7 @@ class Engine:
 
     def _run(self) -> None:
         """The graph's thread: one batch after another."""
+        trim = HeapTrimmer()
         while (job := self.jobs.get()) is not None and not self.stopping.is_set():
             try:
                 requests, futures = job
@@ -182,6 +184,7 @@ class Engine:
                 self.done.put(batch)
             except BaseException as error:  # whatever it is belongs to the caller of get()
                 self.done.put(error)
+            trim()
 
     def _judge(self, wanted: tuple[ClipRequest, ...], delivered: tuple[ClipRequest, ...]) -> None:
         """Stops the run where too many requests are replaced: it would train on another corpus than was asked for.
