@@ -80,7 +80,7 @@ setup(
         "dev": [
             *("pytest>=8", "ruff>=0.9", "mypy>=1.13", "types-PyYAML"),
             *("aiohttp", "s3fs", "moto[server]", "ray", "lightning", "psutil"),
-            *("onnx", "onnxscript", "onnxruntime", "torchcodec"),
+            *("onnx", "onnxscript", "onnxruntime", "torchcodec", "triton"),
         ],
     },
     entry_points={

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ascnet.bank_search import Plan, Search, chunk_rows, nearest_rows, plan
+
 
 class MemoryBank(nn.Module):
     """One row per video in one preallocated tensor, written in place, with a mask of the rows that hold something.
@@ -35,6 +37,7 @@ class MemoryBank(nn.Module):
         groups: Tensor | None = None,
         momentum: float = 0.0,
         normalize: bool = True,
+        search: Search = "auto",
         budget: int = 256 << 20,
     ) -> None:
         """
@@ -42,11 +45,12 @@ class MemoryBank(nn.Module):
             num_videos: N, rows; the corpus length.
             dim: D, length of a feature.
             device: Where the rows live and the search runs.
-            dtype: torch.float32, or torch.float16 for half the memory.
+            dtype: torch.float32, or torch.float16 or torch.bfloat16 for half the memory.
             groups: (N,) integers for `exclude_groups`.
             momentum: Share of its old value that a valid row keeps when written again.
             normalize: Keep rows, and take queries, at length 1, so that a score is a cosine.
-            budget: Largest temporary memory of a search, in bytes.
+            search: `auto`, or insist on the `triton` kernel or the `torch` search (`ascnet.bank_search.plan`).
+            budget: Largest temporary memory of the torch search, in bytes.
 
         Raises:
             ValueError: If `groups` has not one number per video.
@@ -61,6 +65,7 @@ class MemoryBank(nn.Module):
         self.register_buffer("groups", numbers.to(device), persistent=False)
         self.momentum = momentum
         self.normalize = normalize
+        self.search = search
         self.budget = budget
 
     def __len__(self) -> int:
@@ -70,7 +75,8 @@ class MemoryBank(nn.Module):
     def update(self, videos: Tensor, features: Tensor) -> None:
         """Writes the rows of a batch in place.
 
-        A video that occurs twice keeps its last feature; a feature that is not finite changes nothing.
+        A video that occurs twice keeps its last feature; a feature that is not finite, or not in the bank's number
+        format, changes nothing.
 
         Args:
             videos: (B,) int64 row numbers.
@@ -79,19 +85,22 @@ class MemoryBank(nn.Module):
         if not len(videos):
             return
         videos = videos.to(self.features.device)
-        places = torch.arange(len(videos), device=videos.device)
         # A scatter with repeated rows would keep an arbitrary one of them: let all write what the last one brings.
-        last = torch.where(videos[:, None] == videos[None, :], places, -1).amax(dim=1)
+        ordered, places = videos.sort(stable=True)
+        last = places[torch.searchsorted(ordered, videos, right=True) - 1]
         wide = torch.promote_types(self.features.dtype, torch.float32)
         new = features.to(videos.device, wide)[last]
-        old, known = self.features[videos].to(wide), self.valid[videos]
+        old, known = self.features[videos], self.valid[videos]
         finite = new.isfinite().all(dim=1)
         if self.normalize:
             new = F.normalize(new, dim=1)
         if self.momentum:
-            new = torch.where(known[:, None], self.momentum * old + (1 - self.momentum) * new, new)
+            new = torch.where(known[:, None], self.momentum * old.to(wide) + (1 - self.momentum) * new, new)
             new = F.normalize(new, dim=1) if self.normalize else new
-        self.features[videos] = torch.where(finite[:, None], new, old).to(self.features.dtype)
+        stored = new.to(self.features.dtype)
+        # What half precision cannot hold is no better than what was not finite to begin with.
+        finite &= stored.isfinite().all(dim=1)
+        self.features[videos] = torch.where(finite[:, None], stored, old)
         self.valid[videos] = known | finite
 
     @torch.no_grad()
@@ -105,8 +114,9 @@ class MemoryBank(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """The k valid rows with the largest dot product with each query, best first (METHOD: Algorithm 1, line 8).
 
-        The search is exact. It goes through the rows in chunks, so that what it needs besides the bank stays within
-        `budget` bytes (one row at a time at the least). Of equal scores the lower video number comes first.
+        The search is exact, and `plan` says how it is done: on a GPU a kernel goes through the rows once; elsewhere
+        they are taken in chunks, so that what it needs besides the bank stays within `budget` bytes (one row at a time
+        at the least). Of equal scores the lower video number comes first.
 
         Args:
             query: (B, D).
@@ -116,46 +126,30 @@ class MemoryBank(nn.Module):
 
         Returns:
             scores (B, k) float32 (float64 for a float64 bank) and videos (B, k) int64. Where fewer than k rows qualify,
-            the rest is filled with -inf and -1.
+            the rest is filled with -inf and -1, as all is for a query that is not finite.
         """
         device = self.features.device
-        wide = torch.promote_types(self.features.dtype, torch.float32)
-        query = query.to(device, wide)
-        query = F.normalize(query, dim=1) if self.normalize else query
-        scores = query.new_full((len(query), k), -torch.inf)
-        videos = torch.full((len(query), k), -1, device=device, dtype=torch.int64)
-        rows = self.chunk_rows(len(query))
-        for start in range(0, len(self), rows):
-            chunk = slice(start, min(start + rows, len(self)))
-            found, where = self._best_of_chunk(query, chunk, exclude, exclude_groups, k)
-            # Earlier rows stand first and the sort is stable: of equal scores the lower video number wins.
-            scores, order = torch.cat([scores, found], dim=1).sort(dim=1, descending=True, stable=True)
-            scores, videos = scores[:, :k], torch.cat([videos, where], dim=1).gather(1, order[:, :k])
-        return scores, videos
+        query = query.to(device, torch.promote_types(self.features.dtype, torch.float32))
+        return nearest_rows(
+            self.features,
+            self.valid,
+            self.groups,
+            F.normalize(query, dim=1) if self.normalize else query,
+            exclude=None if exclude is None else exclude.to(device, torch.int64),
+            exclude_groups=None if exclude_groups is None else exclude_groups.to(device, torch.int64),
+            k=k,
+            search=self.search,
+            budget=self.budget,
+        )
+
+    def plan(self, k: int = 1) -> Plan:
+        """Which search `nearest` uses for k neighbours, and why; print it.
+
+        Raises:
+            ValueError: If `search` insists on the kernel where it cannot be used.
+        """
+        return plan(self.features, k, self.search)
 
     def chunk_rows(self, queries: int) -> int:
-        """Rows searched at a time: scores, their mask and the rows in full precision together fit the budget."""
-        width = torch.promote_types(self.features.dtype, torch.float32).itemsize
-        converted = self.features.shape[1] * width if self.features.dtype.itemsize < width else 0
-        return max(1, int(self.budget // (queries * (width + 1) + converted)))
-
-    def _best_of_chunk(
-        self, query: Tensor, chunk: slice, exclude: Tensor | None, groups: Tensor | None, k: int
-    ) -> tuple[Tensor, Tensor]:
-        scores = query @ self.features[chunk].to(query.dtype).T
-        scores.masked_fill_(~self.valid[chunk], -torch.inf)
-        if groups is not None:
-            scores.masked_fill_(groups.to(query.device)[:, None] == self.groups[chunk], -torch.inf)
-        if exclude is not None:
-            own = exclude.to(query.device)[:, None] - chunk.start
-            inside = (own >= 0) & (own < scores.shape[1])
-            column = own.clamp(0, scores.shape[1] - 1)
-            scores.scatter_(1, column, torch.where(inside, -torch.inf, scores.gather(1, column)))
-        best, where = [], []
-        for _ in range(min(k, scores.shape[1])):
-            # max names the first of equal values, which topk does not promise; k is small.
-            value, place = scores.max(dim=1, keepdim=True)
-            best.append(value)
-            where.append(torch.where(value > -torch.inf, place + chunk.start, -1))
-            scores.scatter_(1, place, -torch.inf)
-        return torch.cat(best, dim=1), torch.cat(where, dim=1)
+        """Rows that the torch search takes at a time, so that it stays within the budget."""
+        return chunk_rows(self.features, queries, self.budget)

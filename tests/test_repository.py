@@ -18,7 +18,7 @@ PACKAGES = ("dali_pipes", "ascnet", "bench")
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 DOCUMENTS = [path for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))] if path.is_file()]
 # The mathematics of the method: usable with any source of clips.
-METHOD = ("model", "loss", "heads", "ema", "memory_bank", "encoders")
+METHOD = ("model", "loss", "heads", "ema", "memory_bank", "bank_search", "bank_shards", "bank_triton", "encoders")
 
 
 def modules(package: str) -> list[Path]:
