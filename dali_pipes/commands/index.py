@@ -24,10 +24,16 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--layout",
         default="folders",
-        help="how paths say label and split: folders (default: CLASS/... or train/CLASS/...), ucf101, "
+        help="how paths say label and split: folders (default: CLASS/... or train/CLASS/...), ucf101, hmdb51, "
+        "kinetics, csv (a table with columns path, label, split, group), "
         "webdataset (ROOT holds tar shards) or list (ROOT is a text file: URI, label and split, tabs in between)",
     )
-    parser.add_argument("--splits", type=Path, metavar="DIR", help="folder of split lists (trainlist*, testlist*)")
+    parser.add_argument(
+        "--splits",
+        type=Path,
+        metavar="PATH",
+        help="folder of the official lists of ucf101, hmdb51 or kinetics, or a CSV file (kinetics, csv)",
+    )
     parser.add_argument("--fold", type=int, default=1, help="which of several official splits (default 1)")
     parser.add_argument(
         "--pattern",

@@ -51,7 +51,7 @@ def build(
         root: Folder, whose subfolders are searched too, hidden files and folders not; address of a remote one; tar
             shard; folder of tar shards; or list of addresses (docs/corpus.md).
         layout: How label and split are said: a name of `dali_pipes.corpus.layouts.NAMES`.
-        splits: Folder of official split lists, for layouts that have such.
+        splits: Official split lists, for layouts that have such: the folder that holds them, or a CSV file.
         fold: Which of several official splits.
         output: Corpus file to write. What it already says about unchanged files (same size and modification time) is
             taken over; an interrupted run goes on where it stopped.
@@ -128,7 +128,7 @@ def build(
             label=[p.label for p in found.places],
             split=[p.split for p in found.places],
             group=[p.group for p in found.places],
-        )
+        ).with_listing(found.listing)
         if target is not None and journal is not None:
             try:
                 corpus.save(target)

@@ -21,11 +21,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dali_pipes.corpus.columns import Columns, joined
+from dali_pipes.corpus.listing import Listing
 from dali_pipes.errors import DataError, first_line
 from dali_pipes.writing import replacing
 
 VERSION = 2
 _VERSION_KEY = b"dali_pipes.corpus.version"
+_LISTING_KEY = b"dali_pipes.corpus.listing"
 
 SCHEMA = pa.schema(
     [
@@ -157,15 +159,20 @@ class Corpus(Sequence[Video]):
     Args:
         table: Rows with the columns of `SCHEMA`, or a file of them, read column by column when they are needed.
         path: The file that the rows come from, for messages; None where they come from none.
+
+    Attributes:
+        listing: What the official lists name beside what is there; None where there were no lists. It stands in the
+            metadata of the rows.
     """
 
     def __init__(self, table: pa.Table | pq.ParquetFile, path: Path | None = None) -> None:
-        known = table.column_names if isinstance(table, pa.Table) else table.schema_arrow.names
-        missing = [name for name in SCHEMA.names if name not in known]
+        schema = table.schema if isinstance(table, pa.Table) else table.schema_arrow
+        missing = [name for name in SCHEMA.names if name not in schema.names]
         if missing:
             raise DataError(f"{path or 'corpus'}: not a corpus: column {missing[0]!r} is missing")
         self._arrow = Columns(table, SCHEMA, path)
         self.path = path
+        self.listing = Listing.loads((schema.metadata or {}).get(_LISTING_KEY))
         self._columns: dict[str, np.ndarray] = {}
         self._lists: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
@@ -219,7 +226,16 @@ class Corpus(Sequence[Video]):
     @property
     def table(self) -> pa.Table:
         """All rows and columns."""
-        return self._arrow.table()
+        table = self._arrow.table()
+        if self.listing is None:
+            return table
+        return table.replace_schema_metadata({**SCHEMA.metadata, _LISTING_KEY: self.listing.dumps()})
+
+    def with_listing(self, listing: Listing | None) -> Corpus:
+        """The same rows, with what official lists name beside them."""
+        corpus = type(self)(self.table, self.path)
+        corpus.listing = listing
+        return corpus
 
     def __reduce__(self) -> tuple[Any, ...]:
         # An open file cannot be sent to another process.

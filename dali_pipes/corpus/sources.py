@@ -11,6 +11,8 @@ from urllib.parse import unquote
 
 from dali_pipes.corpus.files import PATTERNS, find_videos, matcher
 from dali_pipes.corpus.layouts import NAMES, Place, Places, place, split_of
+from dali_pipes.corpus.layouts.csv_list import read_entries
+from dali_pipes.corpus.listing import Listing
 from dali_pipes.corpus.storage import Stat, open_source, stat_source
 from dali_pipes.corpus.storage.address import local_path, scheme, split_tar, tar_uri
 from dali_pipes.corpus.storage.remote import file_system, request
@@ -44,11 +46,13 @@ class Found:
         sources: In the order of the corpus.
         places: What their places say about them.
         warnings: What does not fit together, one line each.
+        listing: What official lists name beside what is there; None without lists.
     """
 
     sources: list[Source]
     places: list[Place]
     warnings: list[str] = field(default_factory=list)
+    listing: Listing | None = None
 
 
 def find_sources(
@@ -63,10 +67,10 @@ def find_sources(
     """Find the videos of a root.
 
     Args:
-        root: Folder, address of a remote one, tar shard, folder of tar shards, or list of addresses.
+        root: Folder, address of a remote one, tar shard, folder of tar shards, or list or CSV file of addresses.
         layout: A name of `dali_pipes.corpus.layouts.NAMES`.
         patterns: File names of videos, as shell patterns; capitals do not matter.
-        splits: Folder of official split lists, for layouts that have such.
+        splits: Official split lists, for layouts that have such: the folder that holds them, or a CSV file.
         fold: Which of several official splits.
         progress: Whether to report progress on standard error.
 
@@ -82,11 +86,18 @@ def find_sources(
     if path is not None:
         text = path = os.path.abspath(path)
     elif not text.endswith(".tar"):
-        text = text.rstrip("/") + ("" if layout == "list" else "/")
+        text = text.rstrip("/") + ("" if layout == "list" or _is_csv(text, layout, splits) else "/")
     if layout == "list":
         return _listed(text)
+    if _is_csv(text, layout, splits):
+        return _in_table(text)
     if is_shard(text):
-        return _in_shards(text, [(text, PurePath(text).name)], patterns, progress)
+        found = _in_shards(text, [(text, PurePath(text).name)], patterns, progress)
+        if splits is None:
+            return found
+        members = [PurePath(split_tar(source.uri)[0]) for source in found.sources]
+        told = place(members, layout, splits=splits, fold=fold)
+        return Found(found.sources, told.places, told.warnings, told.listing)
     if layout == "webdataset":
         if path is not None:
             shards = [(os.path.join(text, name), name) for name in find_videos(Path(text), SHARDS)[0]]
@@ -101,8 +112,8 @@ def find_sources(
         # Escaped characters are part of an address, not of a class name.
         files, warnings = [unquote(name) if scheme(text).startswith("http") else name for _, name, _ in remote], []
         sources = [Source(uri, known) for uri, _, known in remote]
-    found: Places = place([PurePath(name) for name in files], layout, splits=splits, fold=fold)
-    return Found(sources, found.places, warnings + found.warnings)
+    placed: Places = place([PurePath(name) for name in files], layout, splits=splits, fold=fold)
+    return Found(sources, placed.places, warnings + placed.warnings, placed.listing)
 
 
 def _remote(root: str, patterns: Sequence[str]) -> list[tuple[str, str, Stat | None]]:
@@ -186,6 +197,30 @@ def _listed(path: str) -> Found:
     if not sources:
         raise DataError(f"{path}: the list is empty")
     return Found(_with_state(sources), places)
+
+
+def _is_csv(root: str, layout: str, splits: Path | None) -> bool:
+    """Whether the root is the table of layout `csv` itself, with the paths or addresses of the videos."""
+    return layout == "csv" and splits is None and root.rstrip("/").lower().endswith((".csv", ".tsv"))
+
+
+def _in_table(path: str) -> Found:
+    """Videos of a CSV file, by paths relative to its folder or by addresses; local ones that are missing are told."""
+    entries = read_entries("\n".join(_lines(path)), path)
+    uris = [_beside(path, entry.text) for entry in entries]
+    there = [local_path(uri) is None or os.path.isfile(local_path(uri) or "") for uri in uris]
+    kept = [(uri, entry.place) for uri, entry, found in zip(uris, entries, there, strict=True) if found]
+    if not kept:
+        raise DataError(f"{path}: none of its {len(entries)} videos is there; the first: {uris[0]}")
+    kept.sort(key=lambda pair: pair[0])
+    listing = Listing.of(
+        "csv",
+        1,
+        (entry.place.split for entry in entries),
+        ((entry.place.split, entry.text) for entry, found in zip(entries, there, strict=True) if not found),
+        (),
+    )
+    return Found(_with_state([uri for uri, _ in kept]), [place for _, place in kept], listing.warnings(), listing)
 
 
 def _lines(path: str) -> list[str]:

@@ -40,6 +40,8 @@ def summary(corpus: Corpus) -> list[str]:
         groups = len({name for name in corpus.column("group").tolist() if name})
         if groups:
             lines.append(f"groups   {groups}")
+    if corpus.listing is not None:
+        lines.append(f"lists    {corpus.listing.summary()}")
     errors = corpus.column("error")
     names: dict[str, list[str]] = {}
     for row in np.flatnonzero(~usable):

@@ -285,7 +285,7 @@ def _manifest(corpus: Corpus, entries: dict[int, dict[str, Any]], failed: dict[i
         reason = error or (f"not transcoded: {failed[i]}" if i in failed else "holds no frames")
         row = entries[i]["row"] if i in entries else asdict(Probed(uri, error=reason))
         rows.append(row | {"label": label, "split": split, "group": group})
-    return Corpus.from_rows(rows)
+    return Corpus.from_rows(rows).with_listing(corpus.listing)
 
 
 def _sweep(folder: Path) -> None:

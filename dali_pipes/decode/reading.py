@@ -18,16 +18,21 @@ if TYPE_CHECKING:
     from dali_pipes.corpus import Video
 
 
+# Their headers say all that packets need: codec, size, time stamps in order of presentation.
+_TELLING = (".mp4", ".m4v", ".mov", ".mkv", ".webm")
+
+
 @contextmanager
 def reading(video: Video, purpose: str) -> Iterator[InputContainer]:
     """An open container; what goes wrong inside comes out as VideoError.
 
     Args:
         video: Row of the corpus.
-        purpose: What cannot be done where FFmpeg fails, for the message: "decoded" or "read".
+        purpose: What it is opened for, also for the message where FFmpeg fails: "decoded", or "read", packets alone.
     """
+    undecoded = purpose == "read" and video.uri.lower().endswith(_TELLING)
     try:
-        with open_video(video.uri, video.offset, video.bytes, video.mtime_ns) as container:
+        with open_video(video.uri, video.offset, video.bytes, video.mtime_ns, undecoded=undecoded) as container:
             check_unchanged(video, container)
             yield container
     except av.FFmpegError as error:
