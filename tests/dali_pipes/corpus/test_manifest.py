@@ -141,3 +141,9 @@ def test_errors_name_the_file_and_what_would_be_right(tmp_path: Path, corpus: Co
         Corpus(corpus.table.drop_columns(["frames"]))
     with pytest.raises(DataError, match="column 'colour'"):
         corpus.column("colour")
+
+
+def test_a_folder_given_for_a_corpus_file_says_how_to_index_it(tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    with pytest.raises(DataError, match=r"clips is a folder.*`dali-pipes index .*clips -o clips\.parquet`"):
+        Corpus.open(tmp_path / "clips")
