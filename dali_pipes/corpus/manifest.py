@@ -186,7 +186,7 @@ class Corpus(Sequence[Video]):
         path = Path(path)
         if path.is_dir():
             name = f"{path.resolve().name or 'corpus'}.parquet"
-            raise DataError(f"{path} is a folder, not a corpus file; `dali-pipes index {path} -o {name}` makes one of it")
+            raise DataError(f"{path} is a folder, not a corpus file; `dali-pipes index {path} -o {name}` makes one")
         if not path.is_file():
             raise DataError(f"{path}: no such corpus file; `dali-pipes index FOLDER -o {path}` makes one")
         try:
