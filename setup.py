@@ -77,6 +77,9 @@ setup(
         "torchcodec": ["torchcodec"],
         # Encoders for other runtimes: `ascnet export --format onnx`.
         "onnx": ["onnx", "onnxscript", "onnxruntime"],
+        # Logs of training: Weights & Biases; the load of GPUs and of the machine.
+        "wandb": ["wandb"],
+        "monitor": ["nvidia-ml-py", "psutil"],
         "dev": [
             *("pytest>=8", "ruff>=0.9", "mypy>=1.13", "types-PyYAML"),
             *("aiohttp", "s3fs", "moto[server]", "ray", "lightning", "psutil"),
