@@ -13,9 +13,11 @@ from dali_pipes.errors import DataError
 
 # Name -> what it measures. The module of that name in this package is imported only when it is asked for.
 COMMANDS = {
+    "ablation": "the method without each of its parts: retrieval and playback speed from frozen features, over seeds",
     "cache": "epochs of a loader with and without the cache that fills itself",
     "fuzz": "damaged variants of real videos through index and loader: none may crash, hang or harm its neighbours",
     "loader": "clips per second of the loader beside PyTorch DataLoaders over other decoders, outputs compared first",
+    "lookahead": "what searching for positives some steps ahead saves, and what it changes",
     "overhead": "CPU time a request of planning frames and cutting packets, on one core",
     "size": "a corpus of a million videos: opening it, drawing from it, and the memory of a long run",
 }

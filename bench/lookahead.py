@@ -157,7 +157,8 @@ def figures(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "steps_per_second": float(len(late) / seconds.sum()),
         "wait_share": float(waited.sum() / seconds.sum()),
     }
-    for name in ("loss_acp", "loss_scp", "feature_std", "positive_same_label"):
+    # retrieval_agreement: how many of the positives would have been chosen at the step itself as well.
+    for name in ("loss_acp", "loss_scp", "feature_std", "positive_same_label", "retrieval_agreement"):
         known = [line[name] for line in last if isinstance(line.get(name), (int, float))]
         values[name] = float(np.mean(known)) if known else None
     return values
@@ -193,8 +194,8 @@ def agreement(base: dict[tuple[int, int, int], int], other: dict[tuple[int, int,
 
 
 def _print(found: dict[int, dict[str, Any]], base: int) -> None:
-    names = ("look-ahead", "steps/s", "waiting", f"positives as with {base} (early, late)", "same label", "R@1, R@5")
-    table = Table(*names)
+    columns = ("look-ahead", "steps/s", "waiting", "as at the step", f"as with {base} (early, late)", "same label")
+    table = Table(*columns, "R@1, R@5", title="positives:", title_justify="center")
 
     def share(value: float | None) -> str:
         return "-" if value is None else f"{100 * value:.0f} %"
@@ -206,6 +207,7 @@ def _print(found: dict[int, dict[str, Any]], base: int) -> None:
             str(depth),
             f"{values['steps_per_second']:.2f}",
             share(values["wait_share"]),
+            share(values["retrieval_agreement"]),
             "-" if same is None else f"{share(same['all'])} ({share(same['early'])}, {share(same['late'])})",
             share(values["positive_same_label"]),
             scores or "-",
