@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import weakref
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -9,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ascnet.activations import checkpoint_blocks
+from ascnet.bank_shards import Bank, make_bank
 from ascnet.config import Config
+from ascnet.distributed import World
 from ascnet.encoders import build_encoder
-from ascnet.memory_bank import MemoryBank
 from ascnet.model import ASCNet
 from ascnet.precision import Precision
 from ascnet.retrieval import Loader, Stream
+from ascnet.sync_norm import synchronise
 
 if TYPE_CHECKING:
     from dali_pipes import Corpus
@@ -41,11 +45,37 @@ def build_model(config: Config) -> ASCNet:
     )
 
 
-def build_bank(config: Config, corpus: Corpus, device: torch.device, precision: Precision) -> MemoryBank:
+def memory_format(config: Config) -> torch.memory_format:
+    """Order of the numbers of clips and filters."""
+    return torch.channels_last_3d if config.channels_last else torch.contiguous_format
+
+
+def place_model(config: Config, world: World, precision: Precision) -> ASCNet:
+    """A model as it is trained: on the device of this process, in its number format, with the options of a run."""
+    model = build_model(config).to(world.device, precision.weights)
+    model = model.to(memory_format=memory_format(config)).train()  # type: ignore[call-overload]
+    if joint_norm(config, world):
+        synchronise(model, world.device, world.host if world.device.type == "cpu" else None)
+        model.joint_norm = True
+    if config.model.checkpoint_activations:
+        checkpoint_blocks(model.online.encoder)
+    if config.compile:
+        for network in (model.online, model.target):
+            network.encoder.compile()
+    return model
+
+
+def joint_norm(config: Config, world: World) -> bool:
+    """Whether batch normalisation is over the batches of all processes."""
+    return world.size > 1 and config.model.sync_norm is not False
+
+
+def build_bank(config: Config, corpus: Corpus, device: torch.device, precision: Precision) -> Bank:
     """An empty bank with a row for every video of the corpus."""
     section = config.retrieval
     dtype = torch.float16 if section.dtype == "fp16" else precision.weights
-    return MemoryBank(
+    return make_bank(
+        section.placement,
         len(corpus),
         config.model.projector_dim,
         device=device,
@@ -57,15 +87,23 @@ def build_bank(config: Config, corpus: Corpus, device: torch.device, precision: 
     )
 
 
-def open_clips(config: Config, corpus: Corpus, device: torch.device) -> tuple[Loader, Stream | None]:
+def open_clips(
+    config: Config, corpus: Corpus, device: torch.device, world: World | None = None
+) -> tuple[Loader, Stream | None]:
     """The loader of c_i and c_j, and the stream that c_k is asked from; None for the latter where gamma is 0.
 
-    Retrieved clips have the frames, size and augmentation of the others.
+    Retrieved clips have the frames, size and augmentation of the others. Each of several processes has its part of
+    every batch.
     """
     # dali_pipes starts up DALI, which who only looks at a configuration or a checkpoint need not wait for.
     from dali_pipes import Augment, ClipStream, SpeedLoader, VideoCache
 
+    world = world or World(device)
     data, augment = config.data, Augment(**asdict(config.data.augment))
+    threads = data.threads
+    if threads is None and world.local_size > 1:
+        # The loader would take a thread for each core, in every process of this machine.
+        threads = max(1, len(os.sched_getaffinity(0)) // world.local_size)
     # Where the arithmetic is half precision anyway, half the bytes do.
     dtype: Any = "float16" if Precision(config.precision, device).name in ("bf16", "fp16") else "float32"
     cache = None
@@ -79,6 +117,8 @@ def open_clips(config: Config, corpus: Corpus, device: torch.device) -> tuple[Lo
         batch_size=data.batch_size,
         device=str(device),
         seed=config.seed,
+        rank=world.rank,
+        world_size=world.size,
         split=data.split,
         window=data.window,
         short=data.short,
@@ -88,7 +128,7 @@ def open_clips(config: Config, corpus: Corpus, device: torch.device) -> tuple[Lo
         augment=augment,
         dtype=dtype,
         decoder=data.decoder,
-        threads=data.threads,
+        threads=threads,
         prefetch=data.prefetch,
         cache=cache,
     )
@@ -109,7 +149,7 @@ def open_clips(config: Config, corpus: Corpus, device: torch.device) -> tuple[Lo
             short=data.short,
             fps=data.fps,
             decoder=data.decoder,
-            threads=data.threads,
+            threads=threads,
             prefetch=data.prefetch,
             replacements=loader.sampler.videos,
             cache=cache,

@@ -1,4 +1,4 @@
-"""`ascnet pretrain | retrieve | demo`: the command line.
+"""`ascnet pretrain | plan | retrieve | import-weights | export | demo | embed | search ...`: the command line.
 
 Everything heavy is imported inside the commands, so that `--help` and mistakes in the arguments answer at once.
 """
@@ -14,6 +14,9 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from ascnet.errors import UserError
+from ascnet.evaluate.options import add_commands as add_evaluation
+from ascnet.report.command import add_command as add_report
+from ascnet.search.options import add_commands as add_search
 
 if TYPE_CHECKING:
     from ascnet.config import Config
@@ -83,25 +86,40 @@ def _pretrain(args: argparse.Namespace) -> int:
     from ascnet.pretrain import pretrain
     from dali_pipes import Corpus
 
-    summary = pretrain(config, Corpus.open(config.data.corpus), out, resume=args.resume)
-    return _status(summary)
+    allow = [word for word in args.allow if "=" not in word]
+    corpus = Corpus.open(config.data.corpus)
+    return _status(pretrain(config, corpus, out, resume=args.resume, allow=allow, max_minutes=args.max_minutes))
 
 
 def _pretrain_settings(args: argparse.Namespace) -> tuple[Config, Path]:
     from ascnet.config import Config
 
     path: str | None = args.config
+    # `--allow` takes all words up to the next option, so a setting behind it lands there.
+    overrides = [*args.overrides, *(word for word in args.allow if "=" in word)]
+    if args.profile is not None:
+        from ascnet.profile import as_override
+
+        overrides.append(as_override(args.profile))
     if path is not None:
         path = str(find_config(path))
     elif args.resume and args.out is not None and (Path(args.out) / "config.yaml").is_file():
         path = str(Path(args.out) / "config.yaml")
-    config = Config.load(path, args.overrides)
+    config = Config.load(path, overrides)
     name = Path(path).stem if path is not None else "pretrain"
     return config, Path(args.out if args.out is not None else f"runs/{name}")
 
 
 def _status(summary: dict[str, Any]) -> int:
-    return 130 if summary["interrupted"] else 0
+    from ascnet.interrupt import STATUS
+
+    return STATUS.get(summary["stopped_by"], 0)
+
+
+def _plan(args: argparse.Namespace) -> int:
+    from ascnet.plan_command import plan_command
+
+    return plan_command(args)
 
 
 def _retrieve(args: argparse.Namespace) -> int:
@@ -110,6 +128,18 @@ def _retrieve(args: argparse.Namespace) -> int:
     from ascnet.evaluate.command import retrieve_command
 
     return retrieve_command(args)
+
+
+def _import_weights(args: argparse.Namespace) -> int:
+    from ascnet.importing.command import import_command
+
+    return import_command(args)
+
+
+def _export(args: argparse.Namespace) -> int:
+    from ascnet.exporting.command import export_command
+
+    return export_command(args)
 
 
 def _demo(args: argparse.Namespace) -> int:
@@ -150,8 +180,14 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action=_Version, help="print the version and exit")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
     _add_pretrain(commands)
+    _add_plan(commands)
     _add_retrieve(commands)
+    _add_import_weights(commands)
+    _add_export(commands)
     _add_demo(commands)
+    add_evaluation(commands)
+    add_report(commands)
+    add_search(commands)
     return top
 
 
@@ -162,7 +198,8 @@ def _add_pretrain(commands: Any) -> None:
         description="Train an encoder on the videos of a corpus, without labels. Writes the resolved configuration, "
         "metrics.jsonl, TensorBoard events and checkpoints into OUT.",
         epilog="Example: ascnet pretrain --config configs/ucf101.yaml corpus=ucf101.parquet epochs=100 optim.lr=0.05 "
-        "--out runs/ucf101. Ctrl-C and SIGTERM write a checkpoint first; the same command with --resume goes on.",
+        "--out runs/ucf101. Ctrl-C and SIGTERM write a checkpoint first; the same command with --resume goes on. "
+        "On several GPUs: torchrun --nproc_per_node N -m ascnet.cli pretrain ... (docs/distributed.md).",
     )
     command.add_argument(
         "--config", metavar="YAML", help="configuration file, or the name of one that comes with ascnet; default: none"
@@ -176,8 +213,52 @@ def _add_pretrain(commands: Any) -> None:
     )
     command.add_argument("--out", metavar="DIR", help="folder of the run; default: runs/NAME-OF-THE-CONFIGURATION")
     command.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in OUT, if any")
+    command.add_argument(
+        "--allow",
+        nargs="+",
+        default=[],
+        metavar="KEY",
+        help="settings, or whole sections (optim), in which a resumed run may differ from its checkpoint",
+    )
+    command.add_argument(
+        "--max-minutes", type=float, metavar="M", help="stop, with a checkpoint, before M minutes are over"
+    )
+    command.add_argument(
+        "--profile", metavar="A:B", help="trace the steps A to B into OUT/profile, the same as log.profile=A,B"
+    )
     command.add_argument("--print-config", action="store_true", help="print the resolved configuration and exit")
     command.set_defaults(command=_pretrain)
+
+
+def _add_plan(commands: Any) -> None:
+    command = commands.add_parser(
+        "plan",
+        help="say what a run needs before it starts: parameters, FLOPs, memory, decoding, steps, time",
+        description="Say what a run needs before it starts: parameters, FLOPs of a step, memory of a GPU, clips and "
+        "frames to decode, steps, and the time by a few measured steps. Nothing is trained or kept.",
+        epilog="Example: ascnet plan --config kinetics400 --videos 240000 --gpus 8 --rate 4. docs/recipes.md explains "
+        "every line.",
+    )
+    command.add_argument(
+        "--config", metavar="YAML", help="configuration file, or the name of one that comes with ascnet; default: none"
+    )
+    command.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="settings laid over the file, as for `pretrain`"
+    )
+    command.add_argument("--corpus", metavar="PATH", help="corpus file, the same as corpus=PATH")
+    command.add_argument("--videos", type=int, metavar="N", help="videos to train on, where there is no corpus")
+    command.add_argument("--gpus", type=int, default=1, metavar="N", help="processes of the run; default: 1")
+    command.add_argument(
+        "--rate", type=float, metavar="R", help="steps/s that decoding is planned for; default: as measured, else 1"
+    )
+    command.add_argument(
+        "--gop", type=int, default=12, metavar="N", help="frames from one key frame to the next; default: 12"
+    )
+    command.add_argument(
+        "--measure", type=int, default=0, metavar="N", help="make N steps on this machine and estimate the time"
+    )
+    command.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    command.set_defaults(command=_plan)
 
 
 def _add_retrieve(commands: Any) -> None:
@@ -202,6 +283,12 @@ def _add_retrieve(commands: Any) -> None:
     )
     command.add_argument(
         "--gallery-split", metavar="SPLIT", default="train", help="split of the gallery, or `all`; default: train"
+    )
+    command.add_argument(
+        "--protocol",
+        choices=("clean", "rspnet", "vcop", "coclr"),
+        default="clean",
+        help="how published tables were made, each in its own way (docs/evaluation.md); default: clean",
     )
     command.add_argument("--clips", type=int, default=10, metavar="N", help="clips per video; default: 10")
     command.add_argument("--frames", type=int, metavar="N", help="frames per clip; default: as pretrained")
@@ -232,7 +319,59 @@ def _add_retrieve(commands: Any) -> None:
     command.add_argument(
         "--figure", action=argparse.BooleanOptionalAction, default=True, help="draw the picture; default: yes"
     )
+    command.add_argument(
+        "--cache",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="keep features in `features` in the run's folder, and find them there again; default: yes",
+    )
     command.set_defaults(command=_retrieve)
+
+
+def _add_import_weights(commands: Any) -> None:
+    command = commands.add_parser(
+        "import-weights",
+        help="make a checkpoint of published weights",
+        description="Make a checkpoint of published weights: torchvision's r3d_18, r2plus1d_18 and s3d, RSPNet's "
+        "resnet18, s3dg, c3d and r2plus1d-vcop. Prints what became of every tensor; one that is missing, or known as "
+        "nothing, is an error.",
+        epilog="Example: ascnet import-weights r3d_18-b3b3357e.pth --from torchvision -o r3d18-kinetics.pt, then "
+        "ascnet retrieve --checkpoint r3d18-kinetics.pt. docs/export.md has the details.",
+    )
+    command.add_argument("file", metavar="FILE", help="file of weights: .pt, .pth, .pth.tar or .safetensors")
+    command.add_argument(
+        "--from", dest="source", choices=("torchvision", "rspnet"), required=True, help="whose names the file uses"
+    )
+    command.add_argument("-o", "--output", metavar="OUT", required=True, help="the checkpoint to write (.pt)")
+    command.add_argument("--keys", action="store_true", help="print every tensor's name, there and here")
+    command.set_defaults(command=_import_weights)
+
+
+def _add_export(commands: Any) -> None:
+    command = commands.add_parser(
+        "export",
+        help="write the encoder alone, for use elsewhere",
+        description="Write the encoder alone, for use elsewhere, and a card beside it (OUT.md). What was written is "
+        "run and compared with the encoder in memory; where they differ, nothing is kept.",
+        epilog="Example: ascnet export runs/ucf101 -o encoder.safetensors. docs/export.md shows how each is used.",
+    )
+    command.add_argument(
+        "checkpoint", metavar="CHECKPOINT", help="a run's folder, a checkpoint (.pt) or an exported .safetensors file"
+    )
+    command.add_argument("-o", "--output", metavar="OUT", required=True, help="the file to write")
+    command.add_argument(
+        "--format",
+        choices=("safetensors", "onnx", "torch"),
+        help="default: by OUT's suffix, .safetensors, .onnx or .pt2 (torch.export)",
+    )
+    command.add_argument("--network", choices=("online", "target"), default="online", help="default: online")
+    command.add_argument(
+        "--frames", type=int, metavar="N", help="frames of a clip, fixed in onnx and torch; default: as pretrained"
+    )
+    command.add_argument(
+        "--size", type=int, metavar="PIXELS", help="edge of a clip, fixed in onnx and torch; default: as pretrained"
+    )
+    command.set_defaults(command=_export)
 
 
 def _add_demo(commands: Any) -> None:

@@ -57,10 +57,13 @@ class DataConfig:
     speeds: tuple[float, ...] = key(
         (1.0, 2.0),
         "Playback speeds of the two clips of a sample; which of c_i and c_j gets which is a coin flip.",
-        above=0,
+        at_least=0.25,
+        at_most=16,
     )
-    window: Literal["independent", "shared"] = key(
-        "independent", "Two windows of the video, or one that holds both clips (fewer frames to decode)."
+    window: Literal["independent", "shared", "adjacent", "adjacent(2)"] = key(
+        "independent",
+        "Two windows of the video; one that holds both clips (fewer frames to decode); or two, the second right behind "
+        "the first. `adjacent(2)` says the same as `adjacent`: a sample has two clips.",
     )
     short: Literal["loop", "skip", "pad"] = key(
         "loop", "What a video shorter than the clip does: start over, be left out, or repeat its last frame."
@@ -92,6 +95,12 @@ class ModelConfig:
     )
     predictor_hidden: int = key(4096, "Hidden units of the predictors h_a and h_m.", at_least=1)
     normalize: bool = key(True, "Scale both sides of a loss, and bank rows, to length 1; false: raw features.")
+    sync_norm: bool | None = key(
+        None, "Normalise over the batches of all processes; false: each over its own; null: where there are several."
+    )
+    checkpoint_activations: bool = key(
+        False, "Keep only what enters a block of the online encoder and compute the rest again: slower, less memory."
+    )
 
 
 @dataclass
@@ -106,19 +115,36 @@ class EmaConfig:
 class OptimConfig:
     """Optimiser and learning rate."""
 
-    name: Literal["sgd", "adamw"] = key("sgd", "Optimiser.")
+    name: Literal["sgd", "adamw", "lars"] = key("sgd", "Optimiser; lars is for batches of a thousand and more.")
     lr: float = key(0.1, "Peak learning rate, per 64 samples of a batch.", above=0)
     scale_lr: bool = key(True, "Multiply lr by batch_size / 64; false: lr as it stands.")
-    momentum: float = key(0.9, "Momentum of SGD.", at_least=0, at_most=1)
+    momentum: float = key(0.9, "Momentum of SGD and LARS.", at_least=0, at_most=1)
     betas: tuple[float, float] = key((0.9, 0.999), "Decay rates of AdamW's two averages.", at_least=0, at_most=1)
+    trust_coefficient: float = key(
+        0.001, "LARS: the length of a step, before momentum, is lr times this share of a parameter's own.", above=0
+    )
     weight_decay: float = key(1e-4, "Weight decay.", at_least=0)
-    decay_all: bool = key(True, "Decay every parameter; false: biases and normalisation scales are left out.")
+    weight_decay_groups: dict[str, Any] = key(
+        {},
+        "Weight decay of parts of the model, such as {encoder: 1e-4, heads: 0}: encoder, heads, projectors, "
+        "predictors, or the beginning of parameters' names; the most exact one counts.",
+    )
+    decay_all: bool = key(
+        True, "Decay every parameter; false: biases and normalisation scales are left out (with lars they always are)."
+    )
     warmup_epochs: float = key(0.0, "Length of the linear rise of the learning rate.", unit="epochs", at_least=0)
+    warmup_start: float = key(0.0, "Share of the peak that this rise starts from.", at_least=0, at_most=1)
     final_lr_ratio: float = key(
         0.001, "Learning rate at the end of the cosine, as a share of the peak.", at_least=0, at_most=1
     )
     clip_norm: float | None = key(
         None, "Largest gradient norm, longer gradients are shortened; null: no limit.", above=0
+    )
+    accumulate: int = key(
+        1, "Parts that a batch is trained on in, one after another; batch normalisation sees a part.", at_least=1
+    )
+    max_skipped: int = key(
+        10, "Steps in a row that are skipped because their loss is not finite; one more ends the run.", at_least=0
     )
 
 
@@ -147,6 +173,9 @@ class RetrievalConfig:
         0.0, "Share of its old value that a bank row keeps when its video is seen again.", at_least=0, at_most=1
     )
     dtype: Literal["fp32", "fp16"] = key("fp32", "Number format of the bank.")
+    placement: Literal["replicated", "sharded"] = key(
+        "replicated", "With several processes: the whole bank in each of them, or a share of its rows in each."
+    )
     budget_mb: float = key(256.0, "Largest temporary memory of a search.", unit="MiB", above=0)
 
 
@@ -162,6 +191,16 @@ class LogConfig:
         at_least=1,
     )
     tensorboard: bool = key(True, "Write TensorBoard event files as well.")
+    wandb: str | None = key(
+        None,
+        "Write to this project of Weights & Biases as well (extra `wandb`); null: no. WANDB_MODE=offline: no network.",
+    )
+    monitor: float | None = key(
+        1.0, "Time between looks at the load of GPU, decoder and CPU; null: none.", unit="seconds", at_least=0.05
+    )
+    profile: tuple[int, int] | None = key(
+        None, "First and last step of a Chrome trace with the parts of a step named; null: none.", at_least=1
+    )
     collapse_std: float = key(
         0.1,
         "Warn when feature_std falls below this (1: features spread over the whole sphere, 0: all alike).",
@@ -210,6 +249,7 @@ class Config:
         "it (newer GPUs, CPUs with AMX), else fp32; "
         "fp16 scales the loss; fp64 is for checks.",
     )
+    compile: bool = key(False, "Compile the encoders with torch.compile; the first steps take minutes.")
     channels_last: bool = key(True, "Keep clips and filters in channels-last order (faster convolutions).")
     deterministic: bool = key(False, "Only use operations that repeat bit for bit on a GPU (slower).")
     seed: int = key(0, "Seed of every random draw.", at_least=0)
@@ -236,7 +276,7 @@ class Config:
         Raises:
             ConfigError: Naming the file or override, the key, the value and what would be right.
         """
-        values = _read(Path(path)) if path is not None else {}
+        values = read_yaml(Path(path)) if path is not None else {}
         # The file is checked alone first, so that a mistake in it is not blamed on the command line.
         config = cls.from_dict(values, source=str(path) if path is not None else "defaults")
         for override in overrides:
@@ -270,12 +310,19 @@ class Config:
         return config
 
     def _check(self, source: str) -> None:
+        if self.data.batch_size < 2 * self.optim.accumulate:
+            raise ConfigError(
+                f"{source}: optim.accumulate is {self.optim.accumulate}; each part of a batch needs at least 2 samples "
+                f"of the {self.data.batch_size} in data.batch_size"
+            )
         if len(self.data.speeds) != 2:
             raise ConfigError(f"{source}: data.speeds is {list(self.data.speeds)}; expected two speeds, such as [1, 2]")
         for name in ("crop_area", "crop_ratio", "blur_sigma"):
             low, high = getattr(self.data.augment, name)
             if low > high:
                 raise ConfigError(f"{source}: data.augment.{name} is [{low:g}, {high:g}]; the smaller value goes first")
+        if self.log.profile is not None and self.log.profile[0] > self.log.profile[1]:
+            raise ConfigError(f"{source}: log.profile is {list(self.log.profile)}; the first step goes first")
 
     def to_dict(self) -> dict[str, Any]:
         """Nested dictionaries and lists of plain values; `from_dict` reads them back."""
@@ -299,7 +346,8 @@ def _nested(name: str, value: Any) -> dict[str, Any]:
     return value
 
 
-def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+def read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The mapping in a YAML file, laid over the one that its `base` names; raises a ConfigError naming the file."""
     if path.resolve() in seen:
         raise ConfigError(f"{path}: `base` leads back to this file")
     try:
@@ -315,7 +363,7 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     for alias, name in ALIASES.items():
         if alias in values:
             values = merge(values, _nested(name, values.pop(alias)))
-    return merge(_read(path.parent / str(base), (*seen, path.resolve())), values) if base is not None else values
+    return merge(read_yaml(path.parent / str(base), (*seen, path.resolve())), values) if base is not None else values
 
 
 def reference() -> str:

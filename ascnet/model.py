@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ascnet import ema
 from ascnet.heads import MLP
 from ascnet.loss import squared_distance
+from ascnet.profile import region
 
 Retrieve = Callable[[], tuple[Tensor | None, Tensor]]
 
@@ -26,6 +27,7 @@ class Losses:
         scp: L_m averaged over the samples that have a positive; not a number where none has. No gradient. Scalar.
         a_i: Online appearance features, (B, D), no gradient; they fill the memory bank.
         m_i: Online speed features, (B, D), no gradient; None where the speed task was left out.
+        positives: Samples that have a positive.
     """
 
     loss: Tensor
@@ -33,6 +35,7 @@ class Losses:
     scp: Tensor
     a_i: Tensor
     m_i: Tensor | None
+    positives: int = 0
 
 
 class Network(nn.Module):
@@ -57,7 +60,11 @@ class ASCNet(nn.Module):
         online: f, g_a, g_m with weights theta, theta_a, theta_m.
         target: The same with weights xi, xi_a, xi_m, moved by `update_target` only.
         h_a, h_m: Predictors with weights theta'_a, theta'_m.
+        joint_norm: Whether batch normalisation is over the batches of several processes (`ascnet.sync_norm`), so that a
+            process without positives takes part in theirs.
     """
+
+    joint_norm = False
 
     def __init__(
         self,
@@ -97,8 +104,9 @@ class ASCNet(nn.Module):
     @torch.no_grad()
     def motion_target(self, c_k: Tensor) -> Tensor:
         """m_k (P, D) of clips (P, 3, T, H, W) of retrieved videos: the target of SCP."""
-        x_k = self.target.encoder(c_k)  # line 9
-        return self.target.g_m(x_k)  # line 10
+        with region("target forward"):
+            x_k = self.target.encoder(c_k)  # line 9
+            return self.target.g_m(x_k)  # line 10
 
     def forward(self, c_i: Tensor, a_j: Tensor, retrieve: Retrieve) -> Losses:
         """Both losses of a batch.
@@ -108,7 +116,8 @@ class ASCNet(nn.Module):
             a_j: `appearance_target` of the other clips of the same videos, (B, D).
             retrieve: Called once, after the work on c_i has been started: till then c_k may be on its way. Returns
                 c_k (P, 3, T, H, W), clips of the retrieved videos at the speeds of their c_i, or None; and `found`
-                (P,) int64, the places in the batch of the samples they belong to.
+                (P,) int64, the places in the batch of the samples they belong to. P may be 0: the speed task is then
+                gone through without a loss, for the sake of the other processes.
         """
         x_i = self.online.encoder(c_i)  # line 6
         a_i = self.online.g_a(x_i)  # line 7
@@ -117,12 +126,12 @@ class ASCNet(nn.Module):
 
         c_k, found = retrieve()  # lines 8 and 9
         if c_k is not None:
-            m_k = self.motion_target(c_k)
+            m_k = self.motion_target(c_k) if len(c_k) or self.joint_norm else a_j[:0]
             m_i = self.online.g_m(x_i)  # line 10
             l_m = squared_distance(self.h_m(m_i)[found], m_k, normalize=self.normalize)
             loss = loss + self.gamma * l_m.sum() / len(l_a)  # line 11
             scp, m_i = l_m.detach().mean(), m_i.detach()
-        return Losses(loss, l_a.detach().mean(), scp, a_i.detach(), m_i)
+        return Losses(loss, l_a.detach().mean(), scp, a_i.detach(), m_i, len(found))
 
     def update_target(self, momentum: float) -> None:
         """xi, xi_a, xi_m <- their exponential moving average with theta, theta_a, theta_m."""

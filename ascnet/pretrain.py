@@ -2,18 +2,16 @@
 
     summary = pretrain(Config.load("configs/ucf101.yaml"), Corpus.open("ucf101.parquet"), Path("runs/ucf101"))
 
-A checkpoint holds all that the next step depends on, so a run that was stopped (Ctrl-C, SIGTERM, or killed) and resumed
-makes the same steps as one that was not.
+A checkpoint holds all that the next step depends on, so a run that was stopped (Ctrl-C, SIGTERM, a limit of time, or
+killed) and resumed makes the same steps as one that was not. Under `torchrun` every process calls the same.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
-import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -21,28 +19,29 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
-from ascnet import checkpoint, ema, optim
-from ascnet.build import build_bank, build_model, open_clips, run_length
+from ascnet import ema, optim
+from ascnet.build import build_bank, joint_norm, open_clips, place_model, run_length
 from ascnet.config import Config
-from ascnet.errors import CheckpointError
-from ascnet.interrupt import catch_interrupts
+from ascnet.distributed import World, restarted
+from ascnet.interrupt import REASONS, TimeLimit, catch_interrupts
 from ascnet.log import TrainLog
-from ascnet.memory_bank import MemoryBank
-from ascnet.model import ASCNet
+from ascnet.monitor import Monitor, ReplacedVideos
 from ascnet.precision import Precision, pick_device
-from ascnet.retrieval import DIRECTIONS, Item, Loader, LookAhead, PositiveSearch, Stream
-from ascnet.settings import flatten
+from ascnet.profile import Profiler
+from ascnet.retrieval import Item, Loader, LookAhead, PositiveSearch, Stream
+from ascnet.run_state import RunState
+from ascnet.saved_run import check_names, check_new, open_saved
+from ascnet.saving import Saver
+from ascnet.skipping import Skips
+from ascnet.train_step import TrainStep, spread
 
 if TYPE_CHECKING:
     from dali_pipes import Corpus
 
-__all__ = ["pick_device", "pretrain", "same_label", "spread", "train_step"]
+__all__ = ["pick_device", "pretrain", "spread"]
 
-# Settings that a resumed run may change: none of them changes what is computed.
-FREE = ("log.", "checkpoint.", "data.corpus", "data.threads", "data.prefetch", "device")
+Open = Callable[[Config, "Corpus", torch.device], tuple[Loader, Stream | None]]
 
 
 def pretrain(
@@ -51,265 +50,229 @@ def pretrain(
     out: str | os.PathLike[str],
     *,
     resume: bool = False,
-    open_data: Callable[[Config, Corpus, torch.device], tuple[Loader, Stream | None]] | None = None,
+    allow: Sequence[str] = (),
+    max_minutes: float | None = None,
+    open_data: Open | None = None,
 ) -> dict[str, Any]:
     """Trains ASCNet on the videos of a corpus.
 
-    Writes to `out`: config.yaml (resolved), checkpoints/, metrics.jsonl (a line per step), tensorboard/, summary.json.
+    Writes to `out`: config.yaml (resolved), checkpoints/, metrics.jsonl (a line per step), tensorboard/, summary.json,
+    and skipped.jsonl (the videos of steps whose loss was not finite). Of several processes the first one writes.
 
     Args:
         config: All settings.
         corpus: The videos.
-        out: Folder of the run.
-        resume: Go on from the newest checkpoint of `out`; where there is none, start.
+        out: Folder of the run; all processes must see it.
+        resume: Go on from the newest checkpoint of `out`; where there is none, start. Implied where `torchrun` has
+            started the processes anew after a failure.
+        allow: Names of settings, or sections, in which a resumed run may differ from its checkpoint.
+        max_minutes: Stop and save before so much time is over.
         open_data: Makes the loader and the stream of positives; by default those of dali_pipes.
 
     Returns:
-        The summary: `steps` made in all, `total_steps`, `interrupted` (a signal ended the run early), `resumed_from`
-        (step or None), `checkpoint` (path), `seconds` of this process, and the last step's `loss`, `loss_acp`,
-        `loss_scp`, `feature_std`, `clips_per_second`, `wait_share`.
+        The summary: `steps` made in all, `total_steps`, `skipped` of them for their loss, `interrupted` (the run ended
+        early) and `stopped_by` ("SIGINT", "SIGTERM", "time limit" or None), `resumed_from` (step or None), `checkpoint`
+        (path), `processes`, `seconds` of this process, and the last step's `loss`, `loss_acp`, `loss_scp`,
+        `feature_std`, `clips_per_second`, `wait_share`.
 
     Raises:
         ConfigError: If the settings cannot be used here.
-        CheckpointError: If `out` holds a run and `resume` is not set, or its checkpoint does not fit.
-        TrainingError: If the loss is no longer a number.
+        CheckpointError: If `out` holds a run and `resume` is not set, its checkpoint does not fit, or the last
+            checkpoint cannot be written.
+        TrainingError: If the loss of more than `optim.max_skipped` steps in a row is not finite.
     """
     run, started = Path(out), time.monotonic()
-    device = pick_device(config.device)
-    precision = Precision(config.precision, device)
-    saved = _saved_run(run, config, corpus, resume)
-    run.mkdir(parents=True, exist_ok=True)
-    config.save(run / "config.yaml")
-    torch.manual_seed(config.seed)
-    with ExitStack() as stack:
+    limit = TimeLimit(max_minutes, started)
+    check_names(allow)
+    with World.join(config.device) as world, ExitStack() as stack:
+        precision = Precision(config.precision, world.device)
+        saved: dict[str, Any] | None = None
+        changed: list[str] = []
+        there = world.share(partial(check_new, run, resume or restarted()))
+        with world.together():
+            if there:
+                saved, changed = open_saved(run, config, corpus, allow)
+            if world.is_first:
+                run.mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(config.seed)
         if config.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             stack.callback(torch.use_deterministic_algorithms, torch.are_deterministic_algorithms_enabled())
             torch.use_deterministic_algorithms(True)
         interrupt = stack.enter_context(catch_interrupts())
-        loader, stream = (open_data or open_clips)(config, corpus, device)
-        stack.callback(loader.close)
-        if stream is not None:
-            stack.callback(stream.close)
+        with world.together():
+            if world.is_first:
+                config.save(run / "config.yaml")
+            loader, stream = (open_data or partial(open_clips, world=world))(config, corpus, world.device)
+            stack.callback(loader.close)
+            if stream is not None:
+                stack.callback(stream.close)
+            model = place_model(config, world, precision)
+            optimizer = optim.build_optimizer(model, config.optim)
         total, warmup = run_length(config, len(loader)), round(config.optim.warmup_epochs * len(loader))
-        peak = optim.peak_rate(config.optim, config.data.batch_size)
-
-        model = build_model(config).to(device, precision.weights)
-        layout = torch.channels_last_3d if config.channels_last else torch.contiguous_format
-        model = model.to(memory_format=layout).train()  # type: ignore[call-overload]
-        optimizer = optim.build_optimizer(model, config.optim)
-        scaler = torch.amp.GradScaler(device.type, enabled=precision.name == "fp16")
-        bank = build_bank(config, corpus, device, precision)
-
-        def prepare(clips: Tensor) -> Tensor:
-            return clips.to(precision.compute).contiguous(memory_format=layout)
-
-        def appearance_target(c_j: Tensor) -> Tensor:
-            with precision.autocast():
-                return model.appearance_target(prepare(c_j))
-
-        search = PositiveSearch(bank, config.retrieval, config.seed)
+        videos = config.data.batch_size * world.size
+        peak = optim.peak_rate(config.optim, videos)
+        scaler = torch.amp.GradScaler(world.device.type, enabled=precision.name == "fp16")
+        bank = build_bank(config, corpus, world.device, precision)
+        train = TrainStep(model, optimizer, scaler, bank, config, precision, world)
         ahead = LookAhead(
             loader,
             stream,
-            appearance_target,
-            search,
+            train.appearance_target,
+            PositiveSearch(bank, config.retrieval, config.seed, world),
             depth=config.retrieval.lookahead,
             total=total,
             symmetric=config.symmetric,
+            parts=config.optim.accumulate,
+            world=world,
+            joint_norm=world.size == 1 or joint_norm(config, world),
         )
-        step = 0
-        if saved is not None:
-            step = saved["step"]
-            model.load_state_dict(saved["model"])
-            optimizer.load_state_dict(saved["optimizer"])
-            scaler.load_state_dict(saved["scaler"])
-            bank.load_state_dict(saved["bank"])
-            ahead.load_state_dict(saved["ahead"], left=total - step)
-            _restore_rng(saved["rng"], device)
-        resumed_from, saved = (step if saved is not None else None), None
+        state = RunState(config, corpus, world, model, optimizer, scaler, bank, loader, ahead)
+        notes = []
+        with world.together():
+            if saved is not None:
+                notes = state.restore(saved, changed, total)
+                train.running.keep()
+                if world.is_first and state.step != saved["step"]:
+                    _set_aside(run, saved["step"])
+        resumed_from, saved = (state.step if saved is not None else None), None
 
-        log = TrainLog(run, total, step, config.log, tolerate_overflow=precision.name == "fp16")
+        log: TrainLog | Silence = Silence()
+        with world.together():
+            if world.is_first:
+                settings = config.to_dict()
+                log = TrainLog(
+                    run, total, state.step, config.log, watch_loss=False, world_size=world.size, settings=settings
+                )
+                monitor = stack.enter_context(Monitor(world.device, config.log.monitor, say=log.say))
+                log.add_source(monitor.read)
+                log.add_source(ReplacedVideos(loader, stream).read)
         stack.callback(log.close)
+        profiler = stack.enter_context(Profiler(run, config.log.profile, world.device, rank=world.rank, say=log.say))
         log.say(
-            f"{len(loader)} steps an epoch, {total} in all, {config.data.batch_size} videos a step on {device} in "
-            f"{precision.name}; peak lr {peak:.4g}" + (f"; resumed at step {step}" if resumed_from else "")
+            f"{len(loader)} steps an epoch, {total} in all, {videos} videos a step on {world.device} in "
+            f"{precision.name}; peak lr {peak:.4g}"
+            + (f"; {world.size} processes" if world.size > 1 else "")
+            + (f"; resumed at step {state.step}" if resumed_from else "")
         )
+        for note in notes:
+            log.say(f"resumed: {note}")
+        saver = Saver(state, run, log.say, run / "checkpoints" / "last.pt" if resumed_from is not None else None)
+        skips = Skips(config.optim.max_skipped, run, corpus, world, log.say)
         labels = np.asarray(corpus.labels)
 
-        def write_checkpoint() -> Path:
-            log.flush()  # raises where the loss is not finite, so that no such state is ever saved
-            payload = {
-                "step": step,
-                "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "scaler": scaler.state_dict(),
-                "bank": bank.state_dict(),
-                "ahead": ahead.state_dict(),
-                "rng": _rng(device),
-                "config": config.to_dict(),
-                "versions": _versions(),
-                "corpus": {"fingerprint": corpus.fingerprint, "videos": len(corpus)},
-            }
-            return checkpoint.save(run, step, payload, keep=config.checkpoint.keep)
+        def reason() -> int:
+            return REASONS.index("time limit" if limit.reached() else interrupt.name)
 
-        written, path = step, None
-        while step < total and not interrupt:
+        stopped = max(world.everyone(reason()))
+        while state.step < total and not stopped:
+            profiler.advance(state.step)
             begun, waited = time.perf_counter(), ahead.waited
             item = ahead.next()
-            rate = optim.rate_at(step, total, warmup, peak, config.optim.final_lr_ratio)
-            momentum = ema.momentum_at(step, total, config.ema.momentum, config.ema.final)
+            # Another search, so only now and then.
+            compared = ahead.depth > 0 and (state.step + 1) % config.log.interval == 0
+            agreement = ahead.agreement(item) if compared else (0, 0)
+            rate = optim.rate_at(
+                state.step, total, warmup, peak, config.optim.final_lr_ratio, config.optim.warmup_start
+            )
+            momentum = ema.momentum_at(state.step, total, config.ema.momentum, config.ema.final)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            values = train_step(model, optimizer, scaler, bank, item, ahead, config, precision, prepare, momentum)
-            step += 1
+            outcome = train(item, ahead, momentum)
+            state.step += 1
+            state.skipped += not outcome.finite
             seconds = time.perf_counter() - begun
-            clips = len(item.videos) * 2 + sum(int((rows >= 0).sum()) for rows in item.chosen)
+            limit.saw_step(seconds)
+            # One exchange for all that the processes have to know of each other.
+            positives, right, known, agreed, asked, waits, *reasons = world.total(
+                sum(int((rows >= 0).sum()) for rows in item.chosen),
+                *same_label(labels, item),
+                *agreement,
+                ahead.waited - waited,
+                *(reason() == number for number in range(len(REASONS))),
+            )
+            stopped = max(number for number, count in enumerate(reasons) if count)
             log.record(
                 {
-                    "step": step,
-                    "epoch": step / len(loader),
-                    **values,
+                    "step": state.step,
+                    "epoch": state.step / len(loader),
+                    **outcome.values,
                     "lr": rate,
                     "ema_momentum": momentum,
-                    "scp_share": float(np.mean([rows >= 0 for rows in item.chosen])),
-                    "positive_same_label": same_label(labels, item),
-                    "clips_per_second": clips / seconds,
-                    "wait_share": (ahead.waited - waited) / seconds,
+                    "scp_share": positives / (videos * len(item.chosen)),
+                    "positive_same_label": right / known if known else None,
+                    "retrieval_agreement": agreed / asked if asked else None,
+                    "skipped": state.skipped,
+                    "clips_per_second": (2 * videos + positives) / seconds,
+                    "wait_share": waits / world.size / seconds,
                     "step_seconds": seconds,
                 }
             )
-            if step % config.checkpoint.interval == 0:
-                written, path = step, write_checkpoint()
-        if path is None or written != step:
-            path = write_checkpoint()
-        interrupted = step < total
+            if not skips.saw(state.step, item, outcome.finite):
+                log.flush()
+                skips.give_up()
+            if state.step % config.checkpoint.interval == 0 and state.step < total:
+                log.flush()
+                saver.save()
+                limit.saw_checkpoint(saver.seconds)
+        log.flush()
+        saver.save(last=True)
+        interrupted = state.step < total
         if interrupted:
-            log.say(f"{interrupt.name}: stopped after step {step} of {total}; --resume goes on from {path}")
-    names = ("loss", "loss_acp", "loss_scp", "feature_std", "clips_per_second", "wait_share")
-    summary = {
-        "out": str(run),
-        "steps": step,
-        "total_steps": total,
-        "interrupted": interrupted,
-        "resumed_from": resumed_from,
-        "checkpoint": str(path),
-        "seconds": time.monotonic() - started,
-        **{name: log.last.get(name) for name in names},
-    }
-    _write_json(run / "summary.json", summary)
+            log.say(
+                f"{REASONS[stopped]}: stopped after step {state.step} of {total}; --resume goes on from {saver.path}"
+            )
+        names = ("loss", "loss_acp", "loss_scp", "feature_std", "clips_per_second", "wait_share")
+        summary = {
+            "out": str(run),
+            "steps": state.step,
+            "total_steps": total,
+            "skipped": state.skipped,
+            "interrupted": interrupted,
+            "stopped_by": REASONS[stopped] if interrupted else None,
+            "resumed_from": resumed_from,
+            "checkpoint": str(saver.path),
+            "processes": world.size,
+            "seconds": time.monotonic() - started,
+            **{name: log.last.get(name) for name in names},
+        }
+        if world.is_first:
+            _write_json(run / "summary.json", summary)
     return summary
 
 
-def train_step(
-    model: ASCNet,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    bank: MemoryBank,
-    item: Item,
-    ahead: LookAhead,
-    config: Config,
-    precision: Precision,
-    prepare: Callable[[Tensor], Tensor],
-    momentum: float,
-) -> dict[str, Tensor]:
-    """Lines 6 to 12 of Algorithm 1 for one batch, then the bank's rows of its videos; returns scalars to record."""
-    optimizer.zero_grad(set_to_none=True)
-    directions = DIRECTIONS[: len(item.a_j)]
-    outputs = []
-    for place, (anchor, _) in enumerate(directions):
-        with precision.autocast():
-            c_i = prepare(item.batch.clips[:, anchor])
-            output = model(c_i, item.a_j[place], partial(_positives, ahead, item, place, prepare))
-        scaler.scale(output.loss / len(directions)).backward()
-        outputs.append(output)
-        output.loss = output.loss.detach()
-    scaler.unscale_(optimizer)
-    trained = [parameter for parameter in model.parameters() if parameter.grad is not None]
-    norm = nn.utils.get_total_norm([parameter.grad for parameter in trained])  # type: ignore[misc]
-    if config.optim.clip_norm is not None:
-        nn.utils.clip_grads_with_norm_(trained, config.optim.clip_norm, norm)
-    scaler.step(optimizer)
-    scaler.update()
-    model.update_target(momentum)
+class Silence:
+    """The log of a process that does not write."""
 
-    features = item.a_j if config.retrieval.source == "target" else [output.a_i for output in outputs]
-    if len(features) > 1 and config.model.normalize:
-        features = [F.normalize(feature, dim=1) for feature in features]
-    bank.update(torch.as_tensor(item.videos), torch.stack(features).mean(dim=0))
-    speed = outputs[0].m_i
-    return {
-        "loss": torch.stack([output.loss for output in outputs]).mean(),
-        "loss_acp": torch.stack([output.acp for output in outputs]).mean(),
-        "loss_scp": torch.stack([output.scp for output in outputs]).nanmean(),
-        "grad_norm": norm,
-        "feature_std": spread(outputs[0].a_i),
-        "motion_std": spread(speed) if speed is not None else norm.new_full((), math.nan),
-    }
+    def __init__(self) -> None:
+        self.last: dict[str, Any] = {}
+
+    def record(self, row: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def flush(self) -> None:
+        """Nothing."""
+
+    def say(self, text: str) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
 
 
-def _positives(
-    ahead: LookAhead, item: Item, direction: int, prepare: Callable[[Tensor], Tensor]
-) -> tuple[Tensor | None, Tensor]:
-    c_k, found = ahead.collect(item, direction)
-    return (c_k if c_k is None else prepare(c_k)), found
-
-
-def spread(features: Tensor) -> Tensor:
-    """Standard deviation over the batch of features (B, D) of unit length, times sqrt(D).
-
-    1 for features all over the sphere, 0 when all have collapsed to one point (SimSiam, Chen and He 2021, section 4.1).
-    """
-    return F.normalize(features, dim=1).std(dim=0).mean() * math.sqrt(features.shape[1])
-
-
-def same_label(labels: np.ndarray[Any, np.dtype[np.int64]], item: Item) -> float | None:
-    """Share of positives with the label of their sample; None where no pair has two known labels."""
+def same_label(labels: np.ndarray[Any, np.dtype[np.int64]], item: Item) -> tuple[int, int]:
+    """How many positives have the label of their sample, and of how many both labels are known."""
     own, chosen = np.tile(item.videos, len(item.chosen)), np.concatenate(item.chosen)
     own, chosen = labels[own[chosen >= 0]], labels[chosen[chosen >= 0]]
     known = (own >= 0) & (chosen >= 0)
-    return float((own == chosen)[known].mean()) if known.any() else None
+    return int((own == chosen)[known].sum()), int(known.sum())
 
 
-def _saved_run(run: Path, config: Config, corpus: Corpus, resume: bool) -> dict[str, Any] | None:
-    last = run / "checkpoints" / "last.pt"
-    if not last.exists():
-        return None
-    if not resume:
-        raise CheckpointError(f"{run} holds a run already; add --resume to go on with it, or give another --out")
-    saved = checkpoint.load(last)
-    now, then = flatten(config.to_dict()), flatten(saved["config"])
-    changed = [
-        name
-        for name in sorted(now.keys() | then.keys())
-        if now.get(name) != then.get(name) and not name.startswith(FREE)
-    ]
-    if changed:
-        shown = ", ".join(f"{name} {then.get(name)!r} -> {now.get(name)!r}" for name in changed)
-        raise CheckpointError(f"{last} was made with other settings ({shown}); resume with those, or start a new run")
-    if saved["corpus"]["fingerprint"] != corpus.fingerprint:
-        raise CheckpointError(
-            f"{last} was made with another corpus ({saved['corpus']['videos']} videos, fingerprint "
-            f"{saved['corpus']['fingerprint']}); this one has {len(corpus)} and {corpus.fingerprint}"
-        )
-    return saved
-
-
-def _rng(device: torch.device) -> dict[str, Tensor]:
-    state = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
-    return state
-
-
-def _restore_rng(state: dict[str, Tensor], device: torch.device) -> None:
-    torch.set_rng_state(state["cpu"])
-    if device.type == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"], device)
-
-
-def _versions() -> dict[str, str]:
-    return {"python": platform.python_version(), "torch": str(torch.__version__), "cuda": str(torch.version.cuda)}
+def _set_aside(run: Path, step: int) -> None:
+    """Keeps what was recorded till then under another name, for the steps to come have other numbers."""
+    recorded = run / "metrics.jsonl"
+    if recorded.exists():
+        os.replace(recorded, recorded.with_name(f"metrics.until_step_{step}.jsonl"))
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:

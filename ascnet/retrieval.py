@@ -5,6 +5,9 @@
 
 With a look-ahead of d steps the decoder has that long for c_k. a_j is computed once, when the batch arrives, and kept
 for the step itself: no extra forward pass, but a_j and the gallery are d updates older than in Algorithm 1.
+
+Of several processes each has its part of every batch, in the order of their ranks. What depends on the whole batch is
+agreed on by all of them: `next` and `collect` are collective.
 """
 
 from __future__ import annotations
@@ -20,9 +23,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ascnet.bank_shards import Bank
 from ascnet.config import RetrievalConfig
+from ascnet.distributed import World
 from ascnet.errors import CheckpointError
-from ascnet.memory_bank import MemoryBank
+from ascnet.profile import region
 
 if TYPE_CHECKING:
     from dali_pipes import ClipBatch, ClipRequest
@@ -61,8 +66,9 @@ class Stream(Protocol):
 class PositiveSearch:
     """Chooses for every sample the video that its positive clip is taken from."""
 
-    def __init__(self, bank: MemoryBank, config: RetrievalConfig, seed: int) -> None:
+    def __init__(self, bank: Bank, config: RetrievalConfig, seed: int, world: World | None = None) -> None:
         self._bank, self._config, self._seed = bank, config, seed
+        self._world = world or World(torch.device("cpu"))
 
     def __call__(self, a_j: Tensor, videos: Sequence[int], epoch: int, positions: Sequence[int], role: int) -> Rows:
         """Videos (B,), -1 where none can be had: the bank holds nothing yet but what is excluded.
@@ -79,10 +85,11 @@ class PositiveSearch:
         else:
             chosen = self._nearest(a_j, videos, epoch, positions, role)
         # Batch normalisation of the target's head needs two clips; a lone positive is left out.
-        return np.full_like(chosen, -1) if (chosen >= 0).sum() < 2 else chosen
+        (found,) = self._world.total(int((chosen >= 0).sum()))
+        return np.full_like(chosen, -1) if found < 2 else chosen
 
     def _nearest(self, a_j: Tensor, videos: Sequence[int], epoch: int, positions: Sequence[int], role: int) -> Rows:
-        own = torch.tensor(videos, device=self._bank.features.device)
+        own = torch.tensor(videos, device=self._bank.valid.device)
         groups = self._bank.groups[own] if self._config.exclude == "group" else None
         _, near = self._bank.nearest(a_j, exclude=own, exclude_groups=groups, k=self._config.topk)
         candidates: Rows = near.cpu().numpy()
@@ -129,10 +136,24 @@ class Item:
     chosen: list[Rows]
 
 
+@dataclass
+class Positives:
+    """The positives of a part of a batch.
+
+    Attributes:
+        clips: c_k, (P, 3, T, H, W); None where the speed task is left out, in all processes.
+        found: (P,) places in the part that they belong to.
+    """
+
+    clips: Tensor | None
+    found: Tensor
+
+
 class LookAhead:
     """Batches with their target features, their positives asked for `depth` steps before they are trained on.
 
     Attributes:
+        depth: Steps between arrival and training.
         waited: Seconds spent waiting for clips so far.
     """
 
@@ -146,6 +167,9 @@ class LookAhead:
         depth: int,
         total: int,
         symmetric: bool = False,
+        parts: int = 1,
+        world: World | None = None,
+        joint_norm: bool = True,
     ) -> None:
         """
         Args:
@@ -156,10 +180,15 @@ class LookAhead:
             depth: Steps between arrival and training.
             total: Batches in the whole run; none is fetched beyond.
             symmetric: Whether both views are anchors in turn.
+            parts: Parts that a batch is trained on in.
+            world: The processes that share a batch.
+            joint_norm: Whether batch normalisation is over all of them.
         """
         self.waited = 0.0
+        self._parts, self._joint = parts, joint_norm
+        self._world = world or World(torch.device("cpu"))
         self._loader, self._stream, self._target, self._search = loader, stream, appearance_target, search
-        self._depth, self._left = depth, total
+        self.depth, self._left = depth, total
         self._directions = DIRECTIONS if symmetric else DIRECTIONS[:1]
         self._batches = self._endless()
         self._queue: deque[Item] = deque()
@@ -167,46 +196,81 @@ class LookAhead:
 
     def next(self) -> Item:
         """The batch to train on now; fetches until `depth` more are under way."""
-        while self._left and len(self._queue) <= self._depth:
+        while self._left and len(self._queue) <= self.depth:
             self._queue.append(self._fetch())
             self._left -= 1
         return self._queue.popleft()
 
-    def collect(self, item: Item, direction: int) -> tuple[Tensor | None, Tensor]:
-        """c_k (P, 3, T, H, W) of an item, waiting for it if need be, and the places (P,) in the batch it belongs to.
+    def collect(self, item: Item, direction: int) -> list[Positives]:
+        """c_k of each part of an item, waiting for it if need be.
 
-        None instead of clips where there is no positive. Where the decoder had to put another video in place of the one
-        retrieved, that sample goes without.
+        Where the decoder had to put another video in place of the one retrieved, that sample goes without, and so does
+        a sample that would be the only one of its part.
         """
-        chosen = item.chosen[direction]
+        chosen, batch = item.chosen[direction], None
         asked = np.flatnonzero(chosen >= 0)
-        if not len(asked):
-            return None, torch.zeros(0, dtype=torch.int64)
-        assert self._stream is not None
-        started = time.perf_counter()
-        batch = self._stream.get()
-        self.waited += time.perf_counter() - started
-        right = np.array([request.video for request in batch.requests]) == chosen[asked]
-        chosen[asked[~right]] = -1
-        if right.sum() < 2:
-            chosen[:] = -1
-            return None, torch.zeros(0, dtype=torch.int64)
-        clips = batch.clips[:, 0]
-        if not right.all():
-            clips = clips[torch.as_tensor(np.flatnonzero(right), device=clips.device)]
-        return clips, torch.as_tensor(asked[right], device=clips.device)
+        if len(asked):
+            assert self._stream is not None
+            started = time.perf_counter()
+            with region("wait"):
+                batch = self._stream.get()
+            self.waited += time.perf_counter() - started
+            delivered = np.array([request.video for request in batch.requests])
+            chosen[asked[delivered != chosen[asked]]] = -1
+        runs = self._runs(chosen)
+        result = []
+        for rows, run in zip(np.array_split(np.arange(len(chosen)), self._parts), runs, strict=True):
+            if not run:
+                chosen[rows] = -1
+            places = np.flatnonzero(chosen[rows] >= 0)
+            found = torch.as_tensor(places, device=item.batch.clips.device)
+            if not run:
+                result.append(Positives(None, found))
+                continue
+            # Asked for by other processes only: there is nothing to show, but the collectives wait for this one too.
+            clips = (item.batch if batch is None else batch).clips[:, 0]
+            kept = np.flatnonzero(np.isin(asked, rows[places]))
+            if len(kept) < len(clips):
+                clips = clips[torch.as_tensor(kept, device=clips.device)]
+            result.append(Positives(clips, found))
+        return result
+
+    def agreement(self, item: Item) -> tuple[int, int]:
+        """How many positives of an item the search would choose again now, with the same a_j and the bank of today, and
+        how many it has; of this process and the first direction. Ask before `collect`; collective."""
+        chosen = item.chosen[0]
+        again = self._choose(item.batch, item.videos, item.a_j[0], 1)
+        return int(((chosen == again) & (chosen >= 0)).sum()), int((chosen >= 0).sum())
+
+    def _runs(self, chosen: Rows) -> list[bool]:
+        """Whether each part has enough positives for the speed task, in all processes; drops those that have not."""
+        parts = np.array_split(chosen, self._parts)
+        if not self._joint:
+            for part in parts:
+                if (part >= 0).sum() < 2:
+                    part[:] = -1
+        if self._stream is None:
+            return [False] * self._parts
+        return [count >= 2 for count in self._world.total(*(int((part >= 0).sum()) for part in parts))]
 
     def state_dict(self) -> dict[str, Any]:
         """What makes the next steps again: the loader's state before the oldest batch not trained on, and for each
         batch under way its features and its positives, which later weights and a later bank would not give again."""
         under_way = [
-            {"videos": item.videos, "a_j": list(item.a_j), "chosen": [rows.tolist() for rows in item.chosen]}
+            {
+                "videos": item.videos,
+                "a_j": [feature.cpu() for feature in item.a_j],
+                "chosen": [rows.tolist() for rows in item.chosen],
+            }
             for item in self._queue
         ]
         return {"loader": self._queue[0].state if self._queue else self._loader.state_dict(), "under_way": under_way}
 
     def load_state_dict(self, state: dict[str, Any], *, left: int) -> None:
-        """Continues from `state_dict`, with `left` steps to go. Call it before the first `next`."""
+        """Continues from `state_dict`, with `left` steps to go. Call it before the first `next`.
+
+        A state without batches under way is as good: then they are searched for once more.
+        """
         self._loader.load_state_dict(state["loader"])
         self._saved = deque(state["under_way"])
         self._left = left
@@ -218,7 +282,8 @@ class LookAhead:
     def _fetch(self) -> Item:
         started = time.perf_counter()
         state = self._loader.state_dict()
-        batch = next(self._batches)
+        with region("wait"):
+            batch = next(self._batches)
         self.waited += time.perf_counter() - started
         videos = [request.video for request in batch.requests]
         if self._saved:
@@ -241,7 +306,8 @@ class LookAhead:
     def _choose(self, batch: ClipBatch, videos: list[int], a_j: Tensor, role: int) -> Rows:
         if self._stream is None:
             return np.full(len(videos), -1, np.int64)
-        return self._search(a_j, videos, batch.epoch, batch.positions.tolist(), role)
+        with region("retrieval"):
+            return self._search(a_j, videos, batch.epoch, batch.positions.tolist(), role)
 
     def _ask(self, item: Item, direction: int) -> None:
         # c_k has the speed of c_i: that, and nothing of their looks, is what the speed task makes agree.

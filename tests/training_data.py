@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,9 @@ class MadeCorpus:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __getitem__(self, video: int) -> Any:
+        return SimpleNamespace(uri=f"video{video}.mp4")
+
 
 def make_clip(request: ClipRequest, view: int) -> torch.Tensor:
     """(3, T, H, W) float64, the same for the same request."""
@@ -82,19 +86,31 @@ class MadeSampler:
 
 
 class MadeLoader:
-    """Shuffled epochs of two views; `before` is called with the number of every batch before it is handed out."""
+    """Shuffled epochs of two views, dealt to ranks; `before` is called with every batch's number beforehand."""
 
     def __init__(
-        self, config: Config, corpus: MadeCorpus, device: torch.device, before: Callable[[int], None] | None = None
+        self,
+        config: Config,
+        corpus: MadeCorpus,
+        device: torch.device,
+        before: Callable[[int], None] | None = None,
+        *,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         self.sampler = MadeSampler(config.seed)
         self.corpus, self.device, self.before = corpus, device, before
         self.batch_size, self.speeds = config.data.batch_size, config.data.speeds
-        self.epoch = self.step = 0
+        self.rank, self.whole = rank, config.data.batch_size * world
+        self.epoch = self.position = 0
         self.handed_out: list[ClipBatch] = []
 
     def __len__(self) -> int:
-        return len(self.corpus) // self.batch_size
+        return len(self.corpus) // self.whole
+
+    @property
+    def step(self) -> int:
+        return self.position // self.whole
 
     def request(self, epoch: int, position: int) -> ClipRequest:
         order = np.random.default_rng([self.sampler.seed, epoch]).permutation(len(self.corpus))
@@ -106,18 +122,19 @@ class MadeLoader:
         while self.step < len(self):
             if self.before is not None:
                 self.before(self.epoch * len(self) + self.step)
-            positions = list(range(self.step * self.batch_size, (self.step + 1) * self.batch_size))
+            first = self.position + self.rank * self.batch_size
+            positions = list(range(first, first + self.batch_size))
             requests = tuple(self.request(self.epoch, position) for position in positions)
-            self.step += 1
+            self.position += self.whole
             self.handed_out.append(make_batch(requests, self.epoch, positions, self.device))
             yield self.handed_out[-1]
-        self.epoch, self.step = self.epoch + 1, 0
+        self.epoch, self.position = self.epoch + 1, 0
 
     def state_dict(self) -> dict[str, Any]:
-        return {"epoch": self.epoch, "step": self.step}
+        return {"epoch": self.epoch, "position": self.position}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.epoch, self.step = state["epoch"], state["step"]
+        self.epoch, self.position = state["epoch"], state["position"]
 
     def close(self) -> None:
         pass
@@ -144,7 +161,14 @@ class MadeStream:
 
 
 def open_made(
-    config: Config, corpus: Any, device: torch.device, before: Callable[[int], None] | None = None
+    config: Config,
+    corpus: Any,
+    device: torch.device,
+    before: Callable[[int], None] | None = None,
+    *,
+    rank: int = 0,
+    world: int = 1,
 ) -> tuple[MadeLoader, MadeStream | None]:
     """`open_data` of `pretrain` for made clips."""
-    return MadeLoader(config, corpus, device, before), MadeStream(device) if config.gamma else None
+    loader = MadeLoader(config, corpus, device, before, rank=rank, world=world)
+    return loader, MadeStream(device) if config.gamma else None

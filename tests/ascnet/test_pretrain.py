@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import signal
 import subprocess
@@ -20,7 +19,7 @@ from training_data import MadeCorpus, MadeLoader, MadeStream, open_made, tiny
 
 from ascnet import checkpoint
 from ascnet.config import Config
-from ascnet.errors import CheckpointError, ConfigError, TrainingError
+from ascnet.errors import CheckpointError, ConfigError
 from ascnet.pretrain import pretrain, spread
 
 # Values that depend on the clock.
@@ -172,26 +171,6 @@ def test_spread_is_0_for_equal_features_and_1_for_features_all_over_the_sphere()
     assert spread(torch.randn(4096, 64, generator=draws)) == pytest.approx(1, abs=0.02)
 
 
-def test_loss_that_is_not_finite_ends_the_run_and_is_never_saved(tmp_path: Path) -> None:
-    def open_data(config: Config, corpus: Any, device: torch.device) -> Any:
-        loader, stream = open_made(config, corpus, device)
-        iterate = type(loader).__iter__
-
-        class Poisoned(MadeLoader):
-            def __iter__(self) -> Any:
-                for batch in iterate(self):
-                    if self.epoch * len(self) + self.step == 5:
-                        batch.clips[:] = math.inf
-                    yield batch
-
-        return Poisoned(config, corpus, device), stream
-
-    with pytest.raises(TrainingError, match=r"loss is nan at step 5 .*optim\.lr"):
-        train(tiny(*RUN, "retrieval.lookahead=0", "log.interval=10"), tmp_path, open_data=open_data)
-    assert checkpoint.load(tmp_path)["step"] == 3
-    assert metrics(tmp_path)[-1]["step"] == 5
-
-
 def test_existing_run_is_not_overwritten_and_other_settings_or_videos_are_refused(tmp_path: Path) -> None:
     train(tiny("epochs=1"), tmp_path)
     with pytest.raises(CheckpointError, match="--resume"):
@@ -268,7 +247,7 @@ def test_process_stopped_by_sigterm_goes_on_from_real_videos_to_the_same_end(
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=120)
-    assert process.returncode == 130, said
+    assert process.returncode == 143, said
     done = len(metrics(tmp_path / "parts"))
     assert 5 <= done < 80 and checkpoint.load(tmp_path / "parts")["step"] == done
 

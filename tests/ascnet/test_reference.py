@@ -15,10 +15,12 @@ from training_data import MadeCorpus, MadeLoader, MadeStream, make_clip, open_ma
 
 from ascnet import checkpoint
 from ascnet.build import build_bank, build_model
+from ascnet.distributed import World
 from ascnet.optim import build_optimizer
 from ascnet.precision import Precision
-from ascnet.pretrain import pretrain, train_step
+from ascnet.pretrain import pretrain
 from ascnet.retrieval import LookAhead, PositiveSearch
+from ascnet.train_step import TrainStep
 
 Weights = dict[str, Tensor]
 Size = int | tuple[int, ...]
@@ -194,7 +196,7 @@ def test_gradients_of_one_step_with_a_filled_bank_equal_algorithm_1() -> None:
     optimizer = build_optimizer(model, config.optim)
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     item = ahead.next()
-    train_step(model, optimizer, scaler, bank, item, ahead, config, precision, lambda clips: clips, EMA)
+    TrainStep(model, optimizer, scaler, bank, config, precision, World(CPU))(item, ahead, EMA)
 
     literal.step(loader, 0, [0, 1, 2, 3], LR, EMA)
     assert item.chosen[0].tolist() == literal.found

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from training_data import MadeCorpus, MadeLoader, MadeStream, tiny
+from training_data import MadeCorpus, MadeLoader, MadeStream, make_clip, tiny
 
 from ascnet import MemoryBank
 from ascnet.config import RetrievalConfig
 from ascnet.errors import CheckpointError
 from ascnet.retrieval import LookAhead, PositiveSearch
+from dali_pipes import ClipRequest
 
 CPU = torch.device("cpu")
 
@@ -94,8 +95,8 @@ def test_target_features_are_computed_once_when_the_batch_arrives(depth: int, as
         clock.now = step
         item = ahead.next()
         assert item.a_j[0][0, 0] == asked[step] + 1
-        clips, places = ahead.collect(item, 0)
-        assert clips is not None and clips.shape[0] == len(places) == 4
+        (positives,) = ahead.collect(item, 0)
+        assert positives.clips is not None and positives.clips.shape[0] == len(positives.found) == 4
     assert clock.asked == asked
     assert len(loader.handed_out) == 5  # nothing is fetched beyond the end of the run
 
@@ -115,8 +116,7 @@ def test_state_brings_back_batches_under_way_with_their_old_features_and_positiv
         item = other.next()
         assert item.videos == videos and item.chosen[0].tolist() == chosen
         assert item.a_j[0][0, 0] == 1  # computed at step 0 of the first run and not again
-        clips, _ = other.collect(item, 0)
-        assert clips is not None
+        assert other.collect(item, 0)[0].clips is not None
     assert other.next().a_j[0][0, 0] == 100
 
 
@@ -137,4 +137,35 @@ def test_without_a_stream_nothing_is_searched() -> None:
     ahead = LookAhead(loader, None, Clock(), PositiveSearch(bank, config.retrieval, 0), depth=1, total=2)
     item = ahead.next()
     assert np.array_equal(item.chosen[0], [-1] * 4)
-    assert ahead.collect(item, 0)[0] is None
+    assert ahead.collect(item, 0)[0].clips is None
+
+
+def test_agreement_counts_the_positives_that_the_bank_of_today_would_give_again() -> None:
+    config, bank = tiny(), make_bank()
+    search = PositiveSearch(bank, config.retrieval, 0)
+    ahead = LookAhead(MadeLoader(config, MadeCorpus(8), CPU), MadeStream(CPU), Clock(), search, depth=1, total=3)
+    item = ahead.next()
+    assert ahead.agreement(item) == (4, 4)
+    bank.update(torch.arange(8), bank.features.flip(0).clone())
+    same, count = ahead.agreement(item)
+    assert same < count == 4
+
+
+def test_positives_are_dealt_to_the_parts_of_a_batch_and_a_lone_one_is_left_out() -> None:
+    config, bank = tiny("data.batch_size=6"), make_bank()
+    stream = MadeStream(CPU)
+    search = PositiveSearch(bank, config.retrieval, 0)
+    loader = MadeLoader(config, MadeCorpus(12), CPU)
+    ahead = LookAhead(loader, stream, Clock(), search, depth=0, total=1, parts=3)
+    item = ahead.next()
+    wanted = item.chosen[0].copy()
+    # The third sample's video cannot be had, which leaves its neighbour in the second part alone.
+    stream.queue[0][2] = ClipRequest(0 if wanted[2] else 1, stream.queue[0][2].views, stream.queue[0][2].key)
+    parts = ahead.collect(item, 0)
+    assert [None if part.clips is None else len(part.clips) for part in parts] == [2, None, 2]
+    assert [part.found.tolist() for part in parts] == [[0, 1], [], [0, 1]]
+    assert item.chosen[0].tolist() == [*wanted[:2], -1, -1, *wanted[4:]]
+    asked = stream.asked[0]
+    for part, first in ((parts[0], 0), (parts[2], 4)):
+        assert part.clips is not None
+        assert torch.equal(part.clips, torch.stack([make_clip(asked[first + n], 0) for n in range(2)]))
