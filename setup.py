@@ -47,7 +47,11 @@ setup(
     ],
     python_requires=">=3.10",
     packages=find_packages(include=["dali_pipes", "dali_pipes.*", "ascnet", "ascnet.*", "bench", "bench.*"]),
-    package_data={"dali_pipes": ["py.typed"], "ascnet": ["py.typed"], "bench": ["py.typed"]},
+    package_data={
+        "dali_pipes": ["py.typed"],
+        "ascnet": ["py.typed", "report/page.*", "search/page.*", "search/icon.svg"],
+        "bench": ["py.typed"],
+    },
     cmdclass={"build_py": BuildWithConfigs},
     zip_safe=False,
     install_requires=[
@@ -80,6 +84,8 @@ setup(
         # Logs of training: Weights & Biases; the load of GPUs and of the machine.
         "wandb": ["wandb"],
         "monitor": ["nvidia-ml-py", "psutil"],
+        # The flat map of features in `ascnet report --html`: t-SNE; without it, principal components.
+        "report": ["scikit-learn"],
         "dev": [
             *("pytest>=8", "ruff>=0.9", "mypy>=1.13", "types-PyYAML"),
             *("aiohttp", "s3fs", "moto[server]", "ray", "lightning", "psutil"),

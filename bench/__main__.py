@@ -15,6 +15,7 @@ from dali_pipes.errors import DataError
 COMMANDS = {
     "ablation": "the method without each of its parts: retrieval and playback speed from frozen features, over seeds",
     "cache": "epochs of a loader with and without the cache that fills itself",
+    "embed": "clips per second of `ascnet embed` beside those of the loader alone, for the same requests",
     "fuzz": "damaged variants of real videos through index and loader: none may crash, hang or harm its neighbours",
     "loader": "clips per second of the loader beside PyTorch DataLoaders over other decoders, outputs compared first",
     "lookahead": "what searching for positives some steps ahead saves, and what it changes",

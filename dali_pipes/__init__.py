@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from dali_pipes.clips.request import ClipBatch, ClipRequest, Key, View
     from dali_pipes.clips.sampler import ClipSampler, even_requests
     from dali_pipes.corpus import Corpus, Video
+    from dali_pipes.corpus.guarded import probe_videos
     from dali_pipes.corpus.storage import StorageOptions, configure_storage
     from dali_pipes.corpus.synthetic import make_demo_corpus
     from dali_pipes.decode.cache import VideoCache
@@ -49,6 +50,7 @@ _HOME = {
     "configure_storage": "corpus.storage",
     "even_requests": "clips.sampler",
     "make_demo_corpus": "corpus.synthetic",
+    "probe_videos": "corpus.guarded",
     "read_frames": "prepare",
     "track": "progress",
 }
@@ -74,6 +76,7 @@ __all__ = [
     "configure_storage",
     "even_requests",
     "make_demo_corpus",
+    "probe_videos",
     "read_frames",
     "track",
 ]

@@ -16,6 +16,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("dali_pipes", "ascnet", "bench")
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+# Those of `ascnet finetune` and `ascnet linear`; the others are of `ascnet pretrain`.
+RECIPES = [path for path in CONFIGS if path.stem.startswith(("finetune_", "linear_"))]
 DOCUMENTS = [path for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))] if path.is_file()]
 # The mathematics of the method: usable with any source of clips.
 METHOD = ("model", "loss", "heads", "ema", "memory_bank", "bank_search", "bank_shards", "bank_triton", "encoders")
@@ -107,12 +109,23 @@ def test_importing_a_package_loads_no_package_above_it() -> None:
     assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [path for path in CONFIGS if path not in RECIPES], ids=lambda path: path.stem)
 def test_every_configuration_loads_and_builds_its_encoder(path: Path) -> None:
     from ascnet import Config, build_encoder
 
     model = Config.load(path).model
     assert build_encoder(model.encoder, width=min(model.width, 0.25), **model.options).dim > 0
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_of_recognition_loads_and_names_an_encoder_that_there_is(path: Path) -> None:
+    from ascnet import build_encoder
+    from ascnet.evaluate.recognise_config import RecogniseConfig
+
+    model = RecogniseConfig.load(path).model
+    assert model.frozen == path.stem.startswith("linear_")
+    if model.encoder is not None:  # the checkpoint says
+        assert build_encoder(model.encoder, width=min(model.width, 0.25), **model.options).dim > 0
 
 
 def test_there_are_configurations_for_the_demo_and_the_published_settings() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from ascnet.distributed import World
 from ascnet.encoders import build_encoder
 from ascnet.errors import UserError
+from ascnet.evaluate.clips import dropped
 from ascnet.evaluate.features import Features, extract
 from ascnet.evaluate.protocols import Protocol
 from ascnet.evaluate.retrieve import Neighbours, neighbours, recall_at
@@ -29,6 +32,7 @@ class Retrieval:
         queries: ``(Q,)`` row numbers of the queries.
         gallery: ``(N,)`` row numbers of the gallery.
         failed: Why, by row number, for the videos left out.
+        dropped: Row numbers that the protocol leaves out with an incomplete batch: of queries, of the gallery.
     """
 
     recalls: dict[int, float]
@@ -36,14 +40,21 @@ class Retrieval:
     queries: NDArray[np.int64]
     gallery: NDArray[np.int64]
     failed: dict[int, str]
+    dropped: dict[str, list[int]] = field(default_factory=dict)
 
 
 def split_rows(corpus: Corpus, protocol: Protocol) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Row numbers of the protocol's queries and gallery.
+    """Row numbers of the protocol's queries and gallery, without those in batches that it drops.
 
     Raises:
         UserError: If either does not exist or is empty.
     """
+    rows = _all_rows(corpus, protocol)
+    seed = protocol.seed if protocol.shuffled else None
+    return dropped(rows[0], protocol.query_batch), dropped(rows[1], protocol.gallery_batch, seed=seed)
+
+
+def _all_rows(corpus: Corpus, protocol: Protocol) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     rows = []
     for option, split in (("query-split", protocol.query_split), ("gallery-split", protocol.gallery_split)):
         try:
@@ -58,22 +69,46 @@ def split_rows(corpus: Corpus, protocol: Protocol) -> tuple[NDArray[np.int64], N
     return rows[0], rows[1]
 
 
-def retrieve(features: Features, corpus: Corpus, protocol: Protocol) -> Retrieval:
-    """Compare queries with the gallery, from features of both."""
+def retrieve(
+    features: Features, corpus: Corpus, protocol: Protocol, gallery_features: Features | None = None
+) -> Retrieval:
+    """Compare queries with the gallery.
+
+    Args:
+        features: Of both; or of the queries.
+        corpus: The videos.
+        protocol: Splits, k and measure.
+        gallery_features: Of the gallery, where a protocol treats it otherwise than the queries.
+    """
+    everything = _all_rows(corpus, protocol)
     query_rows, gallery_rows = split_rows(corpus, protocol)
-    query, gallery = features.of(query_rows), features.of(gallery_rows)
+    query = features.of(query_rows)
+    gallery = (features if gallery_features is None else gallery_features).of(gallery_rows)
     if not len(query.rows) or not len(gallery.rows):
         raise UserError("no query or no gallery video could be decoded")
+    query_vectors: NDArray[Any] = query.vectors
+    gallery_vectors: NDArray[Any] = gallery.vectors
+    if protocol.center == "split":
+        query_vectors, gallery_vectors = _centred(query_vectors), _centred(gallery_vectors)
     found = neighbours(
-        query.vectors,
-        gallery.vectors,
+        query_vectors,
+        gallery_vectors,
         max(protocol.ks),
-        center=protocol.center,
+        center=protocol.center is True,
         query_videos=query.rows,
         gallery_videos=gallery.rows,
     )
     recalls = recall_at(found, corpus.labels[query.rows], corpus.labels[gallery.rows], protocol.ks)
-    return Retrieval(recalls, found, query.rows, gallery.rows, features.failed)
+    left = {
+        "queries": sorted(set(everything[0].tolist()) - set(query_rows.tolist())),
+        "gallery": sorted(set(everything[1].tolist()) - set(gallery_rows.tolist())),
+    }
+    return Retrieval(recalls, found, query.rows, gallery.rows, gallery.failed | query.failed, left)
+
+
+def _centred(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+    wide = vectors.astype(np.float64)
+    return np.asarray(wide - wide.mean(axis=0), np.float64)
 
 
 def evaluate(
@@ -85,20 +120,26 @@ def evaluate(
     batch_size: int = 40,
     threads: int | None = None,
     progress: bool = True,
+    cache: str | os.PathLike[str] | None = None,
+    world: World | None = None,
 ) -> Retrieval:
-    """Features of all the protocol's videos, then retrieval; the arguments are those of `extract`."""
-    rows = np.union1d(*split_rows(corpus, protocol))
-    features = extract(
-        encoder,
-        corpus,
-        rows,
-        protocol,
-        batch_size=batch_size,
-        device=device,
-        threads=threads,
-        progress=progress,
-    )
-    return retrieve(features, corpus, protocol)
+    """Features of all the protocol's videos, then retrieval; the arguments are those of `extract`.
+
+    On all processes but the first the retrieval is empty.
+    """
+    queries, gallery = split_rows(corpus, protocol)
+    options: dict[str, Any] = {"device": device, "batch_size": batch_size, "threads": threads}
+    options |= {"progress": progress, "cache": cache, "world": world}
+    if protocol.recipe("query") == protocol.recipe("gallery"):
+        features = extract(encoder, corpus, np.union1d(queries, gallery), protocol, **options)
+        of_gallery = None
+    else:
+        features = extract(encoder, corpus, queries, protocol, role="query", **options)
+        of_gallery = extract(encoder, corpus, gallery, protocol, role="gallery", **options)
+    if world is not None and not world.is_first:
+        nothing = Neighbours(np.empty((0, 0), np.int64), np.empty((0, 0), np.float32))
+        return Retrieval({}, nothing, features.rows, features.rows, {})
+    return retrieve(features, corpus, protocol, of_gallery)
 
 
 def untrained_encoder(config: Mapping[str, Any], seed: int | None = None) -> nn.Module:

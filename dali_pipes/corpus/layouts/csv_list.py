@@ -7,7 +7,7 @@ from pathlib import Path, PurePath
 
 from dali_pipes.corpus.layouts.folders import split_named
 from dali_pipes.corpus.layouts.places import Entry, Place, Places, compare, folder_of, match
-from dali_pipes.corpus.layouts.tables import parse_table
+from dali_pipes.corpus.layouts.tables import parse_table, read_text
 from dali_pipes.errors import DataError
 
 # Names of the columns, the first that is there counts.
@@ -60,17 +60,3 @@ def read_entries(text: str, path: str) -> list[Entry]:
     if not entries:
         raise DataError(f"{path}: the table has a header and no rows")
     return entries
-
-
-def read_text(path: Path) -> str:
-    """A text file, whose encoding must be UTF-8.
-
-    Raises:
-        DataError: It cannot be read.
-    """
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8") from error

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath
 
 from dali_pipes.corpus.layouts.places import Entry, Place, Places, compare, folder_of, match
+from dali_pipes.corpus.layouts.tables import read_text
 from dali_pipes.errors import DataError
 
 # The folder in which the lists are distributed.
@@ -55,7 +56,7 @@ def _listed(splits: Path, fold: int) -> list[Entry]:
         raise DataError(f"splits {splits}: no CLASS_test_split{fold}.txt for fold {fold}; {there}")
     entries = []
     for path, label in chosen:
-        for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        for number, line in enumerate(read_text(path).splitlines(), start=1):
             if not line.strip():
                 continue
             name, _, flag = line.strip().rpartition(" ")

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from dali_pipes.corpus.layouts.csv_list import read_text
 from dali_pipes.corpus.layouts.folders import split_named
 from dali_pipes.corpus.layouts.places import Place, Places, some
-from dali_pipes.corpus.layouts.tables import parse_table
+from dali_pipes.corpus.layouts.tables import parse_table, read_text
 from dali_pipes.corpus.listing import Listing
 from dali_pipes.errors import DataError
 

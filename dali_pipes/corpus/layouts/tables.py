@@ -1,10 +1,11 @@
-"""Tables of text with a header line, read by the names of their columns."""
+"""Text files of lists, and tables with a header line that are read by the names of their columns."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from dali_pipes.errors import DataError
 
@@ -59,3 +60,17 @@ def parse_table(text: str, path: str) -> Table:
     except csv.Error as error:
         raise DataError(f"{path}: line {reader.line_num}: {error}") from error
     return Table(path, columns, rows)
+
+
+def read_text(path: Path) -> str:
+    """A text file, whose encoding must be UTF-8.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8") from error

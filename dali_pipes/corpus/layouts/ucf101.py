@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath
 
 from dali_pipes.corpus.layouts.places import Entry, Place, Places, compare, folder_of, match, some
+from dali_pipes.corpus.layouts.tables import read_text
 from dali_pipes.errors import DataError
 
 # v_ApplyEyeMakeup_g01_c04: class, recording, clip of it.
@@ -77,7 +78,7 @@ def _listed(splits: Path, fold: int) -> list[Entry]:
 
 def _paths(path: Path) -> list[str]:
     entries = []
-    for line in path.read_text(encoding="utf-8-sig").splitlines():
+    for line in read_text(path).splitlines():
         # Train lists carry the class number behind the path, which may contain spaces itself.
         text = re.sub(r"\s+\d+$", "", line.strip())
         if text:
@@ -92,7 +93,7 @@ def _classes(splits: Path) -> dict[str, str]:
     path = splits / "classInd.txt"
     if not path.is_file():
         return {}
-    names = [line.split(maxsplit=1) for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    names = [line.split(maxsplit=1) for line in read_text(path).splitlines() if line.strip()]
     for number, words in enumerate(names, start=1):
         if len(words) != 2 or not words[0].isdigit():
             raise DataError(f"{path}: line {number}: {' '.join(words)!r}: expected a number and a class name")

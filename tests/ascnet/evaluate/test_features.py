@@ -11,7 +11,7 @@ from make_videos import make_video
 from torch import nn
 
 from ascnet.errors import UserError
-from ascnet.evaluate.features import Features, extract
+from ascnet.evaluate.features import Features, _prefetch, extract
 from ascnet.evaluate.protocols import Protocol
 from dali_pipes import ClipRequest, ClipStream, Corpus, even_requests
 
@@ -110,3 +110,9 @@ def test_features_of_some_rows_come_in_the_order_asked_for_without_the_failed() 
     some = features.of([9, 8, 4])
     assert some.rows.tolist() == [9, 4] and some.vectors.ravel().tolist() == [9.0, 4.0]
     assert some.failed == {8: "broken"}
+
+
+def test_every_decoding_thread_has_a_video_on_the_way_within_bounds_of_memory() -> None:
+    assert _prefetch(Protocol(), 4, 16) == 8
+    assert _prefetch(Protocol(), 4, 1) == 2
+    assert _prefetch(Protocol(frames=64, size=224), 4, 16) == 2

@@ -52,7 +52,7 @@ def test_ucf101_lists_give_the_split_and_names_the_group(splits: Path) -> None:
         Place("Yo Yo", "train", "Yo Yo_g01"),
         Place("Yo Yo", "", "Yo Yo_g09"),
     ]
-    assert found.warnings == []
+    assert found.warnings == ["1 videos in the folder are in no list: Yo Yo/v_YoYo_g09_c01.avi"]
 
 
 def test_another_fold_gives_other_splits(splits: Path) -> None:
@@ -92,8 +92,8 @@ def test_lists_of_another_name_are_taken_where_there_is_one_of_each(videos: Path
 
 
 def test_mistakes_are_named(splits: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="layout 'kinetics': must be one of folders, ucf101"):
-        place([], "kinetics")
+    with pytest.raises(DataError, match="layout 'k400': must be one of folders, ucf101, hmdb51, kinetics, csv"):
+        place([], "k400")
     with pytest.raises(DataError, match="layout 'folders' has no split lists"):
         place([], "folders", splits=splits)
     with pytest.raises(DataError, match="no such folder"):
