@@ -84,6 +84,9 @@ setup(
         # Logs of training: Weights & Biases; the load of GPUs and of the machine.
         "wandb": ["wandb"],
         "monitor": ["nvidia-ml-py", "psutil"],
+        # A quicker search in many features; the map of the embedding in reports.
+        "faiss": ["faiss-cpu"],
+        "report": ["scikit-learn"],
         # The flat map of features in `ascnet report --html`: t-SNE; without it, principal components.
         "report": ["scikit-learn"],
         "dev": [

@@ -79,7 +79,9 @@ class Lifeline:
             return
         self._say(int(word[0]))
         if word[0] == FAILED:
-            # All may have the same error: let this process get to its own.
+            # All may have the same error: let this process get to its own, and then tell it.
             time.sleep(PATIENCE / 5)
+            if self._leaving:
+                return
         self.busy.acquire(timeout=12 * PATIENCE)
         os._exit(1)
