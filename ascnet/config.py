@@ -210,6 +210,19 @@ class LogConfig:
 
 
 @dataclass
+class EvalConfig:
+    """Classification by nearest neighbours while training, of labelled videos."""
+
+    every: int | None = key(
+        None,
+        "Steps between two looks; recorded as knn/top1, knn/top5 and knn/majority; null: none.",
+        unit="steps",
+        at_least=1,
+    )
+    videos: int = key(2000, "Most videos to classify, and as many to vote.", unit="videos", at_least=2)
+
+
+@dataclass
 class CheckpointConfig:
     """When checkpoints are written; one is always written at the end and when the run is interrupted."""
 
@@ -255,6 +268,11 @@ class Config:
     seed: int = key(0, "Seed of every random draw.", at_least=0)
     device: str = key("auto", "Where to train, such as cuda:0 or cpu; auto: a GPU where there is one.")
     log: LogConfig = section(LogConfig, "What is written while training.")
+    eval: EvalConfig = section(
+        EvalConfig,
+        "Classification by nearest neighbours while training: of split `val`, else of the training videos, each "
+        "without its own group; never of the test split (docs/recognition.md).",
+    )
     checkpoint: CheckpointConfig = section(
         CheckpointConfig,
         "When checkpoints are written; one is always written at the end and when the run is interrupted.",

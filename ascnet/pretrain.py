@@ -26,6 +26,7 @@ from ascnet.config import Config
 from ascnet.distributed import World, restarted
 from ascnet.interrupt import REASONS, TimeLimit, catch_interrupts
 from ascnet.log import TrainLog
+from ascnet.model import ASCNet
 from ascnet.monitor import Monitor, ReplacedVideos
 from ascnet.precision import Precision, pick_device
 from ascnet.profile import Profiler
@@ -160,6 +161,7 @@ def pretrain(
         saver = Saver(state, run, log.say, run / "checkpoints" / "last.pt" if resumed_from is not None else None)
         skips = Skips(config.optim.max_skipped, run, corpus, world, log.say)
         labels = np.asarray(corpus.labels)
+        monitor_knn = _knn(config, corpus, world)
 
         def reason() -> int:
             return REASONS.index("time limit" if limit.reached() else interrupt.name)
@@ -206,6 +208,7 @@ def pretrain(
                     "clips_per_second": (2 * videos + positives) / seconds,
                     "wait_share": waits / world.size / seconds,
                     "step_seconds": seconds,
+                    **(monitor_knn(model, state.step) if monitor_knn is not None else {}),
                 }
             )
             if not skips.saw(state.step, item, outcome.finite):
@@ -239,6 +242,20 @@ def pretrain(
         if world.is_first:
             _write_json(run / "summary.json", summary)
     return summary
+
+
+def _knn(config: Config, corpus: Corpus, world: World) -> Callable[[ASCNet, int], dict[str, float]] | None:
+    """Classifies by nearest neighbours at every `eval.every`-th step; all processes call it. None where never."""
+    every = config.eval.every
+    if every is None:
+        return None
+    from ascnet.evaluate.knn import KnnMonitor
+
+    with world.together():
+        monitor = KnnMonitor(
+            corpus, config.to_dict(), world=world, videos=config.eval.videos, threads=config.data.threads
+        )
+    return lambda model, step: monitor(model.online.encoder) if step % every == 0 else {}
 
 
 class Silence:

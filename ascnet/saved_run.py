@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # Settings that a resumed run may change: none of them changes what is computed.
 FREE = (
-    "log", "checkpoint", "data.corpus", "data.threads", "data.prefetch", "device", "retrieval.placement",
+    "log", "checkpoint", "eval", "data.corpus", "data.threads", "data.prefetch", "device", "retrieval.placement",
     "model.checkpoint_activations", "optim.max_skipped",
 )  # fmt: skip
 
