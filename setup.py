@@ -84,15 +84,15 @@ setup(
         # Logs of training: Weights & Biases; the load of GPUs and of the machine.
         "wandb": ["wandb"],
         "monitor": ["nvidia-ml-py", "psutil"],
-        # A quicker search in many features; the map of the embedding in reports.
+        # A quicker search in many features.
         "faiss": ["faiss-cpu"],
-        "report": ["scikit-learn"],
         # The flat map of features in `ascnet report --html`: t-SNE; without it, principal components.
         "report": ["scikit-learn"],
         "dev": [
             *("pytest>=8", "ruff>=0.9", "mypy>=1.13", "types-PyYAML"),
             *("aiohttp", "s3fs", "moto[server]", "ray", "lightning", "psutil"),
             *("onnx", "onnxscript", "onnxruntime", "torchcodec", "triton"),
+            *("scikit-learn", "torchmetrics"),
         ],
     },
     entry_points={

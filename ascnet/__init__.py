@@ -9,16 +9,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ascnet.bank.memory_bank import MemoryBank
     from ascnet.config import Config
     from ascnet.encoders import build_encoder
-    from ascnet.memory_bank import MemoryBank
     from ascnet.model import ASCNet
     from ascnet.weights import load_encoder
 
 _HOMES = {
     "ASCNet": "ascnet.model",
     "Config": "ascnet.config",
-    "MemoryBank": "ascnet.memory_bank",
+    "MemoryBank": "ascnet.bank.memory_bank",
     "build_encoder": "ascnet.encoders",
     "load_encoder": "ascnet.weights",
 }

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ascnet.activations import checkpoint_blocks
-from ascnet.bank_shards import Bank, make_bank
+from ascnet.bank.shards import Bank, make_bank
 from ascnet.config import Config
-from ascnet.distributed import World
 from ascnet.encoders import build_encoder
 from ascnet.model import ASCNet
+from ascnet.parallel.distributed import World
+from ascnet.parallel.sync_norm import synchronise
 from ascnet.precision import Precision
 from ascnet.retrieval import Loader, Stream
-from ascnet.sync_norm import synchronise
+from ascnet.training.activations import checkpoint_blocks
 
 if TYPE_CHECKING:
     from dali_pipes import Corpus

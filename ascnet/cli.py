@@ -98,7 +98,7 @@ def _pretrain_settings(args: argparse.Namespace) -> tuple[Config, Path]:
     # `--allow` takes all words up to the next option, so a setting behind it lands there.
     overrides = [*args.overrides, *(word for word in args.allow if "=" in word)]
     if args.profile is not None:
-        from ascnet.profile import as_override
+        from ascnet.logs.profile import as_override
 
         overrides.append(as_override(args.profile))
     if path is not None:
@@ -111,7 +111,7 @@ def _pretrain_settings(args: argparse.Namespace) -> tuple[Config, Path]:
 
 
 def _status(summary: dict[str, Any]) -> int:
-    from ascnet.interrupt import STATUS
+    from ascnet.training.interrupt import STATUS
 
     return STATUS.get(summary["stopped_by"], 0)
 

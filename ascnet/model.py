@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from ascnet import ema
 from ascnet.heads import MLP
+from ascnet.logs.profile import region
 from ascnet.loss import squared_distance
-from ascnet.profile import region
 
 Retrieve = Callable[[], tuple[Tensor | None, Tensor]]
 
@@ -60,8 +60,8 @@ class ASCNet(nn.Module):
         online: f, g_a, g_m with weights theta, theta_a, theta_m.
         target: The same with weights xi, xi_a, xi_m, moved by `update_target` only.
         h_a, h_m: Predictors with weights theta'_a, theta'_m.
-        joint_norm: Whether batch normalisation is over the batches of several processes (`ascnet.sync_norm`), so that a
-            process without positives takes part in theirs.
+        joint_norm: Whether batch normalisation is over the batches of several processes (`ascnet.parallel.sync_norm`),
+            so that a process without positives takes part in theirs.
     """
 
     joint_norm = False

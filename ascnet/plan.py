@@ -87,7 +87,7 @@ def simulate_step(config: Config) -> dict[str, Any]:
         model = build_model(config).to(weights).train()
     parameters = count_parameters(model)
     if config.model.checkpoint_activations:
-        from ascnet.activations import checkpoint_blocks
+        from ascnet.training.activations import checkpoint_blocks
 
         checkpoint_blocks(model.online.encoder)
     part = math.ceil(data.batch_size / config.optim.accumulate)

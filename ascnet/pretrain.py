@@ -23,19 +23,19 @@ import torch
 from ascnet import ema, optim
 from ascnet.build import build_bank, joint_norm, open_clips, place_model, run_length
 from ascnet.config import Config
-from ascnet.distributed import World, restarted
-from ascnet.interrupt import REASONS, TimeLimit, catch_interrupts
-from ascnet.log import TrainLog
+from ascnet.logs.log import TrainLog
+from ascnet.logs.monitor import Monitor, ReplacedVideos
+from ascnet.logs.profile import Profiler
 from ascnet.model import ASCNet
-from ascnet.monitor import Monitor, ReplacedVideos
+from ascnet.parallel.distributed import World, restarted
 from ascnet.precision import Precision, pick_device
-from ascnet.profile import Profiler
 from ascnet.retrieval import Item, Loader, LookAhead, PositiveSearch, Stream
-from ascnet.run_state import RunState
-from ascnet.saved_run import check_names, check_new, open_saved
-from ascnet.saving import Saver
-from ascnet.skipping import Skips
-from ascnet.train_step import TrainStep, spread
+from ascnet.training.interrupt import REASONS, TimeLimit, catch_interrupts
+from ascnet.training.run_state import RunState
+from ascnet.training.saved_run import check_names, check_new, open_saved
+from ascnet.training.saving import Saver
+from ascnet.training.skipping import Skips
+from ascnet.training.train_step import TrainStep, spread
 
 if TYPE_CHECKING:
     from dali_pipes import Corpus

@@ -23,11 +23,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ascnet.bank_shards import Bank
+from ascnet.bank.shards import Bank
 from ascnet.config import RetrievalConfig
-from ascnet.distributed import World
 from ascnet.errors import CheckpointError
-from ascnet.profile import region
+from ascnet.logs.profile import region
+from ascnet.parallel.distributed import World
 
 if TYPE_CHECKING:
     from dali_pipes import ClipBatch, ClipRequest

@@ -10,8 +10,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
 
-from ascnet import bank_shards
-from ascnet.bank_shards import Bank, Placement, make_bank
+from ascnet.bank import shards as bank_shards
+from ascnet.bank.shards import Bank, Placement, make_bank
 
 VIDEOS, DIM, STEPS = 41, 6, 6
 PLACEMENTS: tuple[Placement, ...] = ("replicated", "sharded")

@@ -20,7 +20,7 @@ CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 RECIPES = [path for path in CONFIGS if path.stem.startswith(("finetune_", "linear_"))]
 DOCUMENTS = [path for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))] if path.is_file()]
 # The mathematics of the method: usable with any source of clips.
-METHOD = ("model", "loss", "heads", "ema", "memory_bank", "bank_search", "bank_shards", "bank_triton", "encoders")
+METHOD = ("model", "loss", "heads", "ema", "bank", "encoders")
 
 
 def modules(package: str) -> list[Path]:

@@ -15,7 +15,6 @@ from torch import nn
 
 from ascnet.cli import find_config
 from ascnet.config import Config
-from ascnet.distributed import World
 from ascnet.errors import UserError
 from ascnet.evaluate.baselines import chance, describe
 from ascnet.evaluate.figures import contact_sheet
@@ -23,6 +22,7 @@ from ascnet.evaluate.protocols import PROTOCOLS, Protocol
 from ascnet.evaluate.provenance import provenance
 from ascnet.evaluate.run import Retrieval, evaluate, retrieve, split_rows, untrained_encoder
 from ascnet.evaluate.tables import recall_table, write_json
+from ascnet.parallel.distributed import World
 from ascnet.weights import load_encoder
 from dali_pipes import Corpus
 

@@ -19,11 +19,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ascnet.distributed import World
 from ascnet.errors import UserError
 from ascnet.evaluate.clips import augment_of, requests_of
 from ascnet.evaluate.protocols import IMAGENET, Pool, Protocol, Role
 from ascnet.evaluate.store import FeatureStore, weights_digest
+from ascnet.parallel.distributed import World
 from ascnet.precision import Precision
 from dali_pipes import ClipRequest, ClipStream, Corpus, Progress
 

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
-from ascnet.distributed import World
 from ascnet.errors import UserError
 from ascnet.evaluate.features import Features, extract
 from ascnet.evaluate.metrics import standard_error, top_k
 from ascnet.evaluate.protocols import Protocol
 from ascnet.evaluate.retrieve import Neighbours, neighbours
+from ascnet.parallel.distributed import World
 from dali_pipes import Corpus
 
 K, TEMPERATURE = 20, 0.07

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ascnet import checkpoint
-from ascnet.distributed import World, restarted
 from ascnet.encoders import Encoder, build_encoder
 from ascnet.errors import ConfigError, UserError
 from ascnet.evaluate.classifier import Classifier
@@ -32,10 +31,11 @@ from ascnet.evaluate.recognise_job import Job, Say, say_first
 from ascnet.evaluate.recognise_report import card, write_results
 from ascnet.evaluate.recognise_state import RecogniseState, check_same
 from ascnet.evaluate.recognise_step import build_optimizer
-from ascnet.interrupt import REASONS, TimeLimit, catch_interrupts
+from ascnet.parallel.distributed import World, restarted
+from ascnet.parallel.sync_norm import synchronise
 from ascnet.precision import Precision
-from ascnet.saved_run import check_new
-from ascnet.sync_norm import synchronise
+from ascnet.training.interrupt import REASONS, TimeLimit, catch_interrupts
+from ascnet.training.saved_run import check_new
 from ascnet.weights import load_encoder
 from dali_pipes import Augment, Corpus, SpeedLoader
 

@@ -19,7 +19,7 @@ from ascnet.evaluate.recognise import recognise
 from ascnet.evaluate.recognise_config import FOLD, RecogniseConfig
 from ascnet.evaluate.recognise_report import MODELS, average_folds
 from ascnet.evaluate.tables import write_json
-from ascnet.interrupt import STATUS
+from ascnet.training.interrupt import STATUS
 from dali_pipes import Corpus
 
 

@@ -14,17 +14,17 @@ import torch
 from numpy.typing import NDArray
 
 from ascnet import checkpoint
-from ascnet.distributed import World
 from ascnet.errors import UserError
 from ascnet.evaluate.clip_scores import VideoScores, Views, score_videos
 from ascnet.evaluate.metrics import summary, top_k
 from ascnet.evaluate.recognise_config import RecogniseConfig, learning_rate
 from ascnet.evaluate.recognise_state import RecogniseState
 from ascnet.evaluate.recognise_step import TrainStep
-from ascnet.interrupt import REASONS, TimeLimit
+from ascnet.logs.writers import JsonLines
+from ascnet.parallel.distributed import World
 from ascnet.precision import Precision
-from ascnet.saving import Saver
-from ascnet.writers import JsonLines
+from ascnet.training.interrupt import REASONS, TimeLimit
+from ascnet.training.saving import Saver
 from dali_pipes import Corpus, Progress
 
 Say = Callable[[str], None]

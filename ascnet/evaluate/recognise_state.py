@@ -9,11 +9,11 @@ from typing import Any
 import torch
 
 from ascnet import checkpoint
-from ascnet.distributed import World
 from ascnet.errors import CheckpointError, TrainingError
 from ascnet.evaluate.classifier import Classifier
 from ascnet.evaluate.recognise_config import RecogniseConfig
 from ascnet.files import written_whole
+from ascnet.parallel.distributed import World
 from ascnet.settings import flatten
 from dali_pipes import Corpus, SpeedLoader
 

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ascnet.distributed import Elsewhere
 from ascnet.errors import TrainingError
 from ascnet.evaluate.recognise_config import RecogniseOptim, learning_rate
 from ascnet.optim import rate_at
+from ascnet.parallel.distributed import Elsewhere
 from ascnet.precision import Precision
 from dali_pipes import ClipBatch
 

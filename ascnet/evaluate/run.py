@@ -12,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ascnet.distributed import World
 from ascnet.encoders import build_encoder
 from ascnet.errors import UserError
 from ascnet.evaluate.clips import dropped
 from ascnet.evaluate.features import Features, extract
 from ascnet.evaluate.protocols import Protocol
 from ascnet.evaluate.retrieve import Neighbours, neighbours, recall_at
+from ascnet.parallel.distributed import World
 from dali_pipes import Corpus, DataError
 
 

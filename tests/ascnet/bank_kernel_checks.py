@@ -6,8 +6,9 @@ import pytest
 import torch
 from bank_reference import Case, exact_case, reference, unit_case
 
-from ascnet import MemoryBank, bank_triton
-from ascnet.bank_search import nearest_rows
+from ascnet import MemoryBank
+from ascnet.bank import kernel
+from ascnet.bank.search import nearest_rows
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
@@ -78,8 +79,8 @@ def test_own_rows_and_groups_are_left_out_only_when_asked(own: bool, groups: boo
 def test_block_sizes_of_every_device_give_the_same_answers(
     dtype: torch.dtype, capability: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sizes = bank_triton.blocks
-    monkeypatch.setattr(bank_triton, "blocks", lambda dtype, dim, _, *counts: sizes(dtype, dim, capability, *counts))
+    sizes = kernel.blocks
+    monkeypatch.setattr(kernel, "blocks", lambda dtype, dim, _, *counts: sizes(dtype, dim, capability, *counts))
     check(exact_case(600, 40, 70, dtype), 5)
 
 

@@ -13,7 +13,7 @@ from bank_reference import Case, exact_case, reference, unit_case
 from torch import Tensor
 
 from ascnet import MemoryBank
-from ascnet.bank_search import bytes_read, merge, nearest_rows, plan
+from ascnet.bank.search import bytes_read, merge, nearest_rows, plan
 
 
 def run(case: Case, k: int, budget: int, *, own: bool = True, groups: bool = True) -> tuple[Tensor, Tensor]:

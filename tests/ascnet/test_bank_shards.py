@@ -10,7 +10,7 @@ from bank_ranks import DIM, GROUPS, OPTIONS, PLACEMENTS, STEPS, VIDEOS, batch, p
 from torch import Tensor
 
 from ascnet import MemoryBank
-from ascnet.bank_shards import Ranks, ShardedMemoryBank, make_bank
+from ascnet.bank.shards import Ranks, ShardedMemoryBank, make_bank
 
 Seen = dict[str, list[dict[str, Any]]]
 

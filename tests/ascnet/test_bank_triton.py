@@ -37,7 +37,7 @@ def test_kernel_fits_the_device_and_fetches_rows_ahead(
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from ascnet.bank_triton import PARTS, blocks, walk_rows
+    from ascnet.bank.kernel import PARTS, blocks, walk_rows
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     dtype, dim = DTYPES[name], 256
@@ -70,7 +70,7 @@ def test_kernel_fits_the_device_and_fetches_rows_ahead(
 
 @pytest.mark.parametrize("dtype", DTYPES.values())
 def test_parts_of_a_query_add_up_to_it(dtype: torch.dtype) -> None:
-    from ascnet.bank_triton import PARTS, split_query
+    from ascnet.bank.kernel import PARTS, split_query
 
     torch.manual_seed(0)
     # Beyond what fp16 can hold, and below it.
@@ -84,7 +84,7 @@ def test_parts_of_a_query_add_up_to_it(dtype: torch.dtype) -> None:
 
 
 def test_small_batches_take_small_blocks_and_long_rows_fewer() -> None:
-    from ascnet.bank_triton import blocks
+    from ascnet.bank.kernel import blocks
 
     assert [blocks(torch.float16, 256, (9, 0), count).queries for count in (1, 17, 64, 500)] == [16, 32, 64, 64]
     assert blocks(torch.float16, 512, (9, 0), 64).rows < blocks(torch.float16, 256, (9, 0), 64).rows

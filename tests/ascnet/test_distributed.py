@@ -11,8 +11,8 @@ import torch
 from training_ranks import Job, finish, metrics, start, train
 
 from ascnet import checkpoint
-from ascnet.distributed import World
 from ascnet.errors import ConfigError
+from ascnet.parallel.distributed import World
 
 # Two processes and one add the same numbers in another order; 20 steps at a high learning rate amplify the difference.
 TOLERANCE = 1e-8

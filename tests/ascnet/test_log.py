@@ -13,7 +13,7 @@ import torch
 
 from ascnet.config import LogConfig
 from ascnet.errors import TrainingError
-from ascnet.log import TrainLog
+from ascnet.logs.log import TrainLog
 
 
 def row(step: int, **values: Any) -> dict[str, Any]:

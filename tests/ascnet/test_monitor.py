@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from ascnet.monitor import GIB, Monitor, ReplacedVideos, gpu_probes, host_probes, proc_probes
+from ascnet.logs.monitor import GIB, Monitor, ReplacedVideos, gpu_probes, host_probes, proc_probes
 from dali_pipes import StreamStats
 
 CPU = torch.device("cpu")
@@ -108,7 +108,7 @@ def test_value_that_cannot_be_read_is_said_once_and_the_others_go_on(monkeypatch
             return SimpleNamespace(used=3 * GIB)
 
     said: list[str] = []
-    monkeypatch.setattr("ascnet.monitor.host_probes", lambda: gpu_probes(Driver(), "handle"))
+    monkeypatch.setattr("ascnet.logs.monitor.host_probes", lambda: gpu_probes(Driver(), "handle"))
     with Monitor(CPU, every=0.01, say=said.append) as monitor:
         seen = wait_for(monitor.read)
         for _ in range(3):
@@ -119,7 +119,7 @@ def test_value_that_cannot_be_read_is_said_once_and_the_others_go_on(monkeypatch
 
 def test_probe_that_hangs_holds_up_neither_reading_nor_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     hang = threading.Event()
-    monkeypatch.setattr("ascnet.monitor.host_probes", lambda: {"gpu/sm_load": lambda: float(hang.wait())})
+    monkeypatch.setattr("ascnet.logs.monitor.host_probes", lambda: {"gpu/sm_load": lambda: float(hang.wait())})
     monitor = Monitor(CPU, every=0.01)
     begun = time.monotonic()
     assert monitor.read() == {}
@@ -138,7 +138,7 @@ def test_gpu_without_a_driver_costs_a_warning_and_nothing_else(there: bool) -> N
 import sys, time, torch
 if not {there}:
     sys.modules["pynvml"] = None
-from ascnet.monitor import Monitor
+from ascnet.logs.monitor import Monitor
 said = []
 with Monitor(torch.device("cuda"), 0.01, say=said.append) as monitor:
     deadline = time.monotonic() + 60
@@ -160,7 +160,7 @@ def test_warning_that_cannot_be_shown_ends_nothing(monkeypatch: pytest.MonkeyPat
     def fail() -> dict[str, Callable[[], float]]:
         raise RuntimeError("no such thing")
 
-    monkeypatch.setattr("ascnet.monitor.host_probes", fail)
+    monkeypatch.setattr("ascnet.logs.monitor.host_probes", fail)
     with Monitor(CPU, every=0.01, say=say) as monitor:
         time.sleep(0.05)
         assert monitor._thread is not None and monitor._thread.is_alive() and monitor.read() == {}

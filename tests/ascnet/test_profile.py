@@ -12,12 +12,12 @@ import torch
 import yaml
 from training_data import MadeCorpus, open_made, tiny
 
-from ascnet import profile
 from ascnet.cli import main
 from ascnet.config import Config
 from ascnet.errors import ConfigError
+from ascnet.logs import profile
+from ascnet.logs.profile import REGIONS, Profiler, as_override, region, window
 from ascnet.pretrain import pretrain
-from ascnet.profile import REGIONS, Profiler, as_override, region, window
 
 CPU = torch.device("cpu")
 

@@ -15,12 +15,12 @@ from training_data import MadeCorpus, MadeLoader, MadeStream, make_clip, open_ma
 
 from ascnet import checkpoint
 from ascnet.build import build_bank, build_model
-from ascnet.distributed import World
 from ascnet.optim import build_optimizer
+from ascnet.parallel.distributed import World
 from ascnet.precision import Precision
 from ascnet.pretrain import pretrain
 from ascnet.retrieval import LookAhead, PositiveSearch
-from ascnet.train_step import TrainStep
+from ascnet.training.train_step import TrainStep
 
 Weights = dict[str, Tensor]
 Size = int | tuple[int, ...]

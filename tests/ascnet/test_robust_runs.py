@@ -18,11 +18,11 @@ from training_data import MadeCorpus, MadeLoader, MadeStream, open_made, tiny
 from training_ranks import metrics
 
 from ascnet import checkpoint, cli
-from ascnet.activations import checkpoint_blocks
 from ascnet.config import Config
 from ascnet.errors import CheckpointError, ConfigError, TrainingError
-from ascnet.interrupt import Interrupt, TimeLimit
 from ascnet.pretrain import pretrain
+from ascnet.training.activations import checkpoint_blocks
+from ascnet.training.interrupt import Interrupt, TimeLimit
 
 RUN = ("epochs=4", "checkpoint.interval=3", "optim.lr=0.5", "ema.momentum=0.9")
 
@@ -144,7 +144,7 @@ def test_run_stops_in_time_and_goes_on_to_the_same_end(tmp_path: Path) -> None:
 
 def test_time_limit_leaves_room_for_a_step_and_a_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("ascnet.interrupt.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("ascnet.training.interrupt.time.monotonic", lambda: now[0])
     limit = TimeLimit(10, started=100.0)
     limit.saw_checkpoint(20)
     limit.saw_step(30)
@@ -167,7 +167,7 @@ def test_exit_status_tells_the_signal(tmp_path: Path, number: int, status: int) 
 
 def test_signal_that_torchrun_hands_on_is_not_taken_for_a_second_one(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr("ascnet.interrupt.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("ascnet.training.interrupt.time.monotonic", lambda: now[0])
     interrupt = Interrupt(echo=5)
     interrupt._handle(signal.SIGINT, None)
     now[0] = 4.0

@@ -11,7 +11,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from ascnet.sync_norm import SyncNorm, synchronise
+from ascnet.parallel.sync_norm import SyncNorm, synchronise
 
 # How many of the 6 samples each of two processes has, and whether the samples have axes of their own.
 CASES = [((3, 3), True), ((5, 1), True), ((6, 0), True), ((0, 6), False), ((5, 1), False)]

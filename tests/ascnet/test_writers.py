@@ -15,7 +15,7 @@ import pytest
 
 from ascnet.config import LogConfig
 from ascnet.errors import ConfigError
-from ascnet.writers import JsonLines, open_writers
+from ascnet.logs.writers import JsonLines, open_writers
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -48,7 +48,7 @@ def test_what_a_full_disk_did_not_take_is_written_whole_when_there_is_room_again
     code = """
 import resource, signal, sys
 from pathlib import Path
-from ascnet.writers import JsonLines
+from ascnet.logs.writers import JsonLines
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then a file at its limit is an OSError, as a full disk is
 writer = JsonLines(Path(sys.argv[1]), 0)
@@ -114,7 +114,7 @@ def offline(run: Path, step: int, *steps: int) -> None:
 import sys
 from pathlib import Path
 from ascnet.config import LogConfig
-from ascnet.writers import open_writers
+from ascnet.logs.writers import open_writers
 
 writers = open_writers(Path(sys.argv[1]), int(sys.argv[2]), LogConfig(tensorboard=False, wandb="clips"), {"gamma": 0.5})
 steps = [{"step": int(step), "loss": int(step) / 2} for step in sys.argv[3:]]

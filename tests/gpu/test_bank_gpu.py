@@ -10,7 +10,7 @@ from bank_reference import Case, exact_case, reference, unit_case
 from torch import Tensor
 
 from ascnet import MemoryBank
-from ascnet.bank_search import nearest_rows
+from ascnet.bank.search import nearest_rows
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")]
 

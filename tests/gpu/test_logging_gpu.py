@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from ascnet.lars import LARS
-from ascnet.monitor import GIB, Monitor
-from ascnet.profile import Profiler, region
+from ascnet.logs.monitor import GIB, Monitor
+from ascnet.logs.profile import Profiler, region
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")]
 

@@ -15,11 +15,11 @@ from video_rows import row
 
 from ascnet.build import build_model
 from ascnet.cli import main
-from ascnet.distributed import World
 from ascnet.errors import UserError
 from ascnet.evaluate.features import Features
 from ascnet.evaluate.knn import KnnMonitor, classify, votes
 from ascnet.evaluate.retrieve import neighbours
+from ascnet.parallel.distributed import World
 from dali_pipes import Corpus
 
 

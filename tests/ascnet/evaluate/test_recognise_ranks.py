@@ -93,7 +93,7 @@ KNN = """
 import json, sys
 import numpy as np, torch
 from ascnet import build_encoder
-from ascnet.distributed import World
+from ascnet.parallel.distributed import World
 from ascnet.evaluate.knn import KnnMonitor
 from dali_pipes import Corpus
 

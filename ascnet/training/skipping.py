@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ascnet.distributed import Elsewhere, World
 from ascnet.errors import TrainingError
+from ascnet.parallel.distributed import Elsewhere, World
 from ascnet.retrieval import Item
 
 if TYPE_CHECKING:

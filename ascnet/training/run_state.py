@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from ascnet import checkpoint, optim
-from ascnet.bank_shards import Bank
+from ascnet.bank.shards import Bank
 from ascnet.config import Config
-from ascnet.distributed import World
 from ascnet.errors import CheckpointError, TrainingError
 from ascnet.model import ASCNet
+from ascnet.parallel.distributed import World
 from ascnet.retrieval import Loader, LookAhead
 
 if TYPE_CHECKING:

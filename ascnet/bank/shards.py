@@ -18,8 +18,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ascnet.bank_search import Plan, merge
-from ascnet.memory_bank import MemoryBank
+from ascnet.bank.memory_bank import MemoryBank
+from ascnet.bank.search import Plan, merge
 
 Placement = Literal["replicated", "sharded"]
 

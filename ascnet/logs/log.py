@@ -1,7 +1,7 @@
 """What a run tells: a row for every step, one for every interval, progress on the screen, and what looks wrong.
 
 Every step is recorded. Values that lie on the device stay there until `flush`, so that recording costs no waiting.
-docs/logging.md lists the names; `ascnet.writers` has the places they are written to.
+docs/logging.md lists the names; `ascnet.logs.writers` has the places they are written to.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ascnet.config import LogConfig
 from ascnet.errors import TrainingError
-from ascnet.writers import Writer, missing, open_writers
+from ascnet.logs.writers import Writer, missing, open_writers
 
 # GradScaler halves its scale at every overflow; a run that overflows this often in a row has diverged.
 OVERFLOWS = 50

@@ -1,6 +1,6 @@
 """Exact search of the k rows with the largest dot product, by one of two ways with the same answers.
 
-    triton   one pass over the rows by `ascnet.bank_triton`, on an NVIDIA GPU
+    triton   one pass over the rows by `ascnet.bank.kernel`, on an NVIDIA GPU
     torch    chunks of rows, each with its scores in memory; every device and number format
 
 `plan` says which one is used and why. An error of the kernel is an error: nothing falls back silently.
@@ -20,7 +20,7 @@ from torch import Tensor
 
 Search = Literal["auto", "triton", "torch"]
 
-# What the kernel is written for (ascnet/bank_triton.py, which only a plan that uses it imports).
+# What the kernel is written for (ascnet/bank/kernel.py, which only a plan that uses it imports).
 KERNEL_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 KERNEL_NEIGHBOURS = 16
 KERNEL_ROW_BYTES = 1024
@@ -143,7 +143,7 @@ def nearest_rows(
         scores = query.new_full((len(query), k), -torch.inf)
         return scores, torch.full(scores.shape, -1, device=query.device)
     if chosen.kernel == "triton":
-        from ascnet import bank_triton
+        from ascnet.bank import kernel as bank_triton
 
         lists = bank_triton.walk(features, valid, groups, query, exclude, exclude_groups, k)
         scores, rows = merge(*lists, k)

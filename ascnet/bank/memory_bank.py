@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ascnet.bank_search import Plan, Search, chunk_rows, nearest_rows, plan
+from ascnet.bank.search import Plan, Search, chunk_rows, nearest_rows, plan
 
 
 class MemoryBank(nn.Module):
@@ -49,7 +49,7 @@ class MemoryBank(nn.Module):
             groups: (N,) integers for `exclude_groups`.
             momentum: Share of its old value that a valid row keeps when written again.
             normalize: Keep rows, and take queries, at length 1, so that a score is a cosine.
-            search: `auto`, or insist on the `triton` kernel or the `torch` search (`ascnet.bank_search.plan`).
+            search: `auto`, or insist on the `triton` kernel or the `torch` search (`ascnet.bank.search.plan`).
             budget: Largest temporary memory of the torch search, in bytes.
 
         Raises:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ascnet.errors import CheckpointError
-from ascnet.run_state import RunState
+from ascnet.training.run_state import RunState
 
 
 class Saver:

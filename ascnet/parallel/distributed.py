@@ -22,7 +22,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ascnet.errors import ConfigError
-from ascnet.lifeline import Lifeline
+from ascnet.parallel.lifeline import Lifeline
 from ascnet.precision import pick_device
 
 T = TypeVar("T")

@@ -17,15 +17,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ascnet.bank_shards import Bank
+from ascnet.bank.shards import Bank
 from ascnet.build import memory_format
 from ascnet.config import Config
-from ascnet.distributed import World
+from ascnet.logs.profile import region
 from ascnet.model import ASCNet, Losses
+from ascnet.parallel.distributed import World
 from ascnet.precision import Precision
-from ascnet.profile import region
 from ascnet.retrieval import DIRECTIONS, Item, LookAhead, Positives
-from ascnet.running_stats import RunningStats
+from ascnet.training.running_stats import RunningStats
 
 
 @dataclass

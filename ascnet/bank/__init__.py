@@ -1,0 +1,1 @@
+"""The memory bank: its rows, its search, and its placement over processes."""

@@ -1,0 +1,1 @@
+"""What the pretraining loop is made of: the step, its state, checkpoints in time, interruptions."""
