@@ -140,6 +140,17 @@ class CopyFolder:
             return None
         return replace(video, uri=str(path), offset=-1, error="", notes="", **row)
 
+    def mark(self, key: str) -> None:
+        """Tells all ranks and later runs that a copy is in use, by its time of access.
+
+        The time of change stays what its row says, by which decoders know that it is the file they were told of.
+
+        Raises:
+            OSError: If there is no such copy.
+        """
+        path = self.file(key)
+        os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
+
     @contextmanager
     def making(self, key: str) -> Iterator[bool]:
         """Holds the lock of one copy; yields whether it was free, which means that nobody else makes this copy."""
@@ -206,7 +217,7 @@ class CopyFolder:
             with suppress(FileNotFoundError):
                 status = path.stat()
                 # It may have come into use since it was seen.
-                if status.st_mtime < before:
+                if status.st_atime < before:
                     _remove(path)
                     total -= status.st_size
                     self.evicted += 1
@@ -223,8 +234,8 @@ class CopyFolder:
                     status = entry.stat()
                     if entry.name.endswith(".mp4") and entry.path != str(but):
                         total += status.st_size
-                        if status.st_mtime < before:
-                            unused.append((status.st_mtime, entry.path))
+                        if status.st_atime < before:
+                            unused.append((status.st_atime, entry.path))
                     elif entry.name.endswith(".tmp") and status.st_mtime < now - _ABANDONED:
                         os.unlink(entry.path)
         self._oldest = deque(Path(path) for _, path in heapq.nsmallest(_OLDEST, unused))

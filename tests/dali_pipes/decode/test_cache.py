@@ -14,6 +14,7 @@ from make_videos import make_video, read_number
 
 from dali_pipes import ClipRequest, ClipStream, Corpus, DataError, Video, VideoCache, View
 from dali_pipes.corpus.transcode import Preset
+from dali_pipes.decode import host_torchcodec
 from dali_pipes.decode.host import decode_frames
 
 # As the numbers in the pictures stay legible at the size they have.
@@ -217,3 +218,16 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="file/cache: cannot be written"):
         VideoCache(tmp_path / "file" / "cache")
+
+
+def test_use_of_a_copy_leaves_it_the_file_that_its_row_tells_of(corpus: Corpus, cache: VideoCache) -> None:
+    made = filled(cache, corpus[0])
+    os.utime(made.uri, ns=(1000, made.mtime_ns))
+    used = cache.copy_of(corpus[0])
+    assert used is not None
+    status = os.stat(made.uri)
+    # Decoders refuse files with another time of change, and the longest unused copies go first.
+    assert status.st_mtime_ns == used.mtime_ns == made.mtime_ns
+    assert status.st_atime_ns > 1_000_000_000
+    if not host_torchcodec.missing():
+        assert host_torchcodec.decode(used, np.array([0, 5])) is not None
