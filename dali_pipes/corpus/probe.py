@@ -6,6 +6,7 @@ and the one at the last key frame are decoded, so that what cannot be decoded at
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -152,10 +153,16 @@ def open_video(
         undecoded: Do not decode frames to find out what the header does not say (of H.264 seven and more, which takes
             most of the time of opening). For who takes packets: a decoder would not know how far frames are reordered.
     """
-    how: dict[str, Any] = {}
+
+    def opened(**how: Any) -> InputContainer:
+        source = open_source(uri, offset=offset, size=size, mtime_ns=mtime_ns)
+        return av.open(source, "r", metadata_errors="ignore", **how)
+
     if undecoded:
-        how = {"options": {"probesize": "32"}, "stream_options": [{"skip_frame": "all"}]}
-    return av.open(open_source(uri, offset=offset, size=size, mtime_ns=mtime_ns), "r", metadata_errors="ignore", **how)
+        # Formats that do not name their streams in front (an MPEG stream called .mp4) take no such options.
+        with suppress(ValueError):
+            return opened(options={"probesize": "32"}, stream_options=[{"skip_frame": "all"}])
+    return opened()
 
 
 def _open(row: Probed) -> InputContainer:

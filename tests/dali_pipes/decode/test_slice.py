@@ -11,6 +11,7 @@ from loader_checks import FRAMES, OPEN_GOP, ZOO, corpus_of, decode_slice, pictur
 from make_videos import make_video, read_number, truncate
 
 from dali_pipes import Corpus, Video, VideoError
+from dali_pipes.corpus.probe import open_video
 from dali_pipes.decode.slice import cut
 
 pytest_plugins = ["loader_fixtures"]
@@ -107,3 +108,11 @@ def test_packets_that_cannot_be_written_anew_are_an_error_that_names_the_video(v
     corpus = Corpus.build(videos / "odd", patterns=["exo__mp4_sample_av1.mp4"], progress=False)
     with pytest.raises(VideoError, match=r"exo__mp4_sample_av1.mp4: packets of av1 cannot be cut out"):
         cut(corpus[0], np.arange(3))
+
+
+def test_a_format_that_names_no_streams_in_front_is_read_whatever_its_file_is_called(tmp_path: Path) -> None:
+    stream = make_video(tmp_path / "program.mpg", codec="mpeg2video", frames=30)
+    named = stream.rename(tmp_path / "program.mp4")
+    with open_video(str(named), undecoded=True) as container:
+        assert len(container.streams.video) == 1
+        assert sum(bool(packet.size) for packet in container.demux(video=0)) >= 30
