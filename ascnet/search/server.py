@@ -280,6 +280,17 @@ def serve(searcher: Searcher, *, host: str, port: int, k: int, limit: int) -> in
     if limit < 1:
         raise UserError(f"--upload-limit {limit // 10**6}: must be at least 1 MB")
     server = Server(searcher, host=host, port=port, k=k, limit=limit)
+    # Not in this thread, which is where the exception of a signal comes up: in the middle of whatever it does.
+    ended = threading.Event()
+
+    def listen() -> None:
+        try:
+            server.serve_forever(poll_interval=0.2)
+        finally:
+            ended.set()
+
+    thread = threading.Thread(target=listen, daemon=True)
+    thread.start()
     try:
         if not is_loopback(host):
             print(
@@ -288,8 +299,11 @@ def serve(searcher: Searcher, *, host: str, port: int, k: int, limit: int) -> in
                 file=sys.stderr,
             )
         print(f"{searcher.file.path}: {searcher.told}\nserving at {server.address} (Ctrl-C stops)", flush=True)
-        server.serve_forever(poll_interval=0.2)
+        while not ended.wait(timeout=1.0):
+            pass
     finally:
+        if not ended.is_set():
+            server.shutdown()
         server.server_close()
     return 0
 

@@ -114,7 +114,7 @@ def test_plan_names_what_keeps_the_kernel_from_being_used(features: Tensor, k: i
 def test_a_triton_older_than_the_tested_ones_is_not_used(version: str, reason: str | None, tmp_path: Path) -> None:
     # A package of that version, found before the installed one.
     (tmp_path / "triton.py").write_text(f"__version__ = {version!r}\n")
-    code = "from ascnet import bank_search; print(bank_search._obstacle_of_triton())"
+    code = "from ascnet.bank import search; print(search._obstacle_of_triton())"
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=100)
     assert done.stdout.startswith(str(reason)), done.stderr
