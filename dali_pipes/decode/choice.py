@@ -2,7 +2,7 @@
 
 On a GPU DALI decodes with NVDEC (device "mixed"), and what that does not take is decoded on the host, from where the
 graph goes on with raw frames. Without a GPU the host decodes everything: DALI's CPU decoder takes three codecs, and
-longer for each of them (docs/results.md); ``decoder="dali"`` insists on it.
+longer for VP9 and MJPEG (docs/results.md); ``decoder="dali"`` insists on it.
 """
 
 from __future__ import annotations
