@@ -23,6 +23,7 @@ import torch
 from ascnet import ema, optim
 from ascnet.build import build_bank, joint_norm, open_clips, place_model, run_length
 from ascnet.config import Config
+from ascnet.files import written_whole
 from ascnet.logs.log import TrainLog
 from ascnet.logs.monitor import Monitor, ReplacedVideos
 from ascnet.logs.profile import Profiler
@@ -240,7 +241,8 @@ def pretrain(
             **{name: log.last.get(name) for name in names},
         }
         if world.is_first:
-            _write_json(run / "summary.json", summary)
+            with written_whole(run / "summary.json") as temporary:
+                temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     return summary
 
 
@@ -290,9 +292,3 @@ def _set_aside(run: Path, step: int) -> None:
     recorded = run / "metrics.jsonl"
     if recorded.exists():
         os.replace(recorded, recorded.with_name(f"metrics.until_step_{step}.jsonl"))
-
-
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)

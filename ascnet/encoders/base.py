@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from torch import Tensor, nn
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from ascnet.errors import ConfigError
 
 
-class Encoder(nn.Module):
+class Encoder(nn.Module, ABC):
     """A network without classifier: `features` is its last map, calling it averages that map.
 
     Attributes:
@@ -22,9 +23,9 @@ class Encoder(nn.Module):
     minimum: tuple[int, int] = (1, 1)
     config: dict[str, Any] | None = None
 
+    @abstractmethod
     def features(self, x: Tensor) -> Tensor:
         """Last feature map (B, dim, t, h, w) of clips (B, 3, T, H, W)."""
-        raise NotImplementedError
 
     def forward_features(self, x: Tensor) -> Tensor:
         """timm's name for `features`."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ascnet.evaluate.retrieve import Neighbours
+from ascnet.files import written_whole
 from dali_pipes import Corpus, VideoError, read_frames
 
 RIGHT = (0, 150, 70)
@@ -84,12 +85,9 @@ def contact_sheet(
             corner = (2 * GAP + (column + 1) * (width + GAP), top)
             text = f"{word} {found.scores[at, column]:.2f}".strip()
             _cell(sheet, corner, corpus, int(gallery[place]), edge, colour, text)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    sheet.save(temporary, format="PNG")
-    os.replace(temporary, path)
-    return path
+    with written_whole(path) as temporary:
+        sheet.save(temporary, format="PNG")
+    return Path(path)
 
 
 def _cell_size(edge: int) -> tuple[int, int]:

@@ -12,6 +12,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from ascnet.files import written_whole
+
 Recalls = Mapping[int, float]
 
 PUBLISHED: tuple[tuple[str, dict[int, float]], ...] = (
@@ -66,12 +68,9 @@ def recall_table(
 
 def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> Path:
     """Write JSON under a temporary name and rename it, so that no half-written file is ever found."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
-    return path
+    with written_whole(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return Path(path)
 
 
 def _cells(recalls: Recalls, ks: Sequence[int]) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from ascnet.config import LogConfig
 from ascnet.errors import ConfigError
+from ascnet.files import written_whole
 
 Row = Mapping[str, Any]
 """Numbers by name; `step` tells when. None, or a number that is not finite, where a step has no such value."""
@@ -186,9 +187,8 @@ def _identity(path: Path, *, fresh: bool) -> str:
     if not fresh and path.exists():
         return path.read_text(encoding="utf-8").strip()
     name = uuid.uuid4().hex[:12]
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(name + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    with written_whole(path) as temporary:
+        temporary.write_text(name + "\n", encoding="utf-8")
     return name
 
 
@@ -204,6 +204,5 @@ def _truncate(path: Path, step: int) -> None:
             continue
         if row["step"] <= step:
             kept.append(line if line.endswith("\n") else line + "\n")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    os.replace(temporary, path)
+    with written_whole(path) as temporary:
+        temporary.write_text("".join(kept), encoding="utf-8")
