@@ -19,7 +19,7 @@ import numpy as np
 from rich.console import Console
 
 from bench import ablation_table, environment, speed_probe
-from bench.loader import positive
+from bench.options import positive
 from bench.output import write_json
 from dali_pipes import Corpus, Progress
 from dali_pipes.errors import DataError

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import environment
-from bench.loader import open_corpus, positive
+from bench.options import open_corpus, positive
 from bench.output import write_json
 from bench.processes import cpu_seconds
 from dali_pipes import Augment, Corpus, SpeedLoader, Video, VideoCache

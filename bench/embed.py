@@ -29,7 +29,7 @@ from ascnet.search.embed import embed
 from ascnet.search.recipe import Recipe
 from ascnet.weights import load_encoder
 from bench import environment
-from bench.loader import open_corpus, positive
+from bench.options import open_corpus, positive
 from bench.output import write_json
 from bench.stats import estimate, ratios
 from dali_pipes import Corpus

@@ -7,7 +7,6 @@ is not ranked. Then they are timed in interleaved rounds. docs/bench.md says how
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -21,13 +20,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bench import environment, goals, plan
 from bench.check import REACH, Check, compare
+from bench.options import device, open_corpus, positive, speeds
 from bench.output import print_result, write_json
 from bench.peers import CANDIDATES, Candidate, Setting
 from bench.peers.base import one_thread
 from bench.reference import frames_around
 from bench.rounds import Figure, Round, measure, summarise
-from dali_pipes import Corpus
-from dali_pipes.errors import DataError
 
 FORMAT = 1
 
@@ -45,14 +43,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where the views of a video start: anywhere, or all at the same frame (default: %(default)s)",
     )
     parser.add_argument(
-        "--workers", type=positive, default=2, help="DataLoader workers, and threads of ours (default: %(default)s)"
+        "--workers",
+        type=positive,
+        default=2,
+        help="DataLoader workers, and threads of ours (default: %(default)s)",
     )
     parser.add_argument("--batch-size", type=positive, default=4, help="pairs of a batch (default: %(default)s)")
     parser.add_argument("--pairs", type=positive, default=64, help="requests timed a round (default: %(default)s)")
     parser.add_argument("--rounds", type=positive, default=7, help="rounds that count (default: %(default)s)")
     parser.add_argument("--warmup", type=int, default=1, help="rounds dropped before them (default: %(default)s)")
     parser.add_argument(
-        "--check", type=positive, default=24, help="requests compared before timing, per window (default: %(default)s)"
+        "--check",
+        type=positive,
+        default=24,
+        help="requests compared before timing, per window (default: %(default)s)",
     )
     parser.add_argument(
         "--lowest-psnr",
@@ -106,7 +110,13 @@ def run(args: argparse.Namespace) -> int:
         for window in windows
     }
     setting = Setting(
-        args.frames, args.size, args.batch_size, args.workers, getattr(torch, args.dtype), device(args.device), corpus
+        args.frames,
+        args.size,
+        args.batch_size,
+        args.workers,
+        getattr(torch, args.dtype),
+        device(args.device),
+        corpus,
     )
     asked = [request for part in plans.values() for request in part]
     missing = {
@@ -256,50 +266,6 @@ def _timed(
             device=on,
             told=told,
         )
-
-
-def open_corpus(path: Path) -> Corpus:
-    """Open an index, or index a folder in memory.
-
-    Raises:
-        DataError: If the path is neither.
-    """
-    if path.is_dir():
-        return Corpus.build(path, "folders", progress=sys.stderr.isatty())
-    if path.suffix == ".parquet" and path.is_file():
-        return Corpus.open(path)
-    raise DataError(f"{path}: neither a folder of videos nor a .parquet index")
-
-
-def device(text: str) -> torch.device:
-    """The torch device of that name.
-
-    Raises:
-        DataError: If torch does not know it or cannot use it.
-    """
-    try:
-        chosen = torch.device(text)
-    except RuntimeError:
-        raise DataError(f"--device {text}: expected cpu, cuda or cuda:N") from None
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise DataError(f"--device {text}: torch finds no CUDA device; use cpu")
-    return chosen
-
-
-def positive(text: str) -> int:
-    """A whole number of at least 1, for argparse."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
-    return value
-
-
-def speeds(text: str) -> tuple[float, ...]:
-    """`1,2` -> (1.0, 2.0), for argparse."""
-    values = tuple(float(part) for part in text.split(","))
-    if not all(0 < value < float("inf") for value in values):
-        raise argparse.ArgumentTypeError(f"{text}: playback speeds must be positive numbers")
-    return values
 
 
 def names(text: str) -> tuple[str, ...]:

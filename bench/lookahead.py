@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import environment
-from bench.loader import positive
+from bench.options import positive
 from bench.output import write_json
 from dali_pipes import ClipBatch, ClipRequest, Corpus
 from dali_pipes.errors import DataError

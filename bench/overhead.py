@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import environment
-from bench.loader import open_corpus, positive
+from bench.options import open_corpus, positive
 from bench.output import write_json
 from bench.plan import WINDOWS, draw
 from bench.stats import estimate

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import environment
-from bench.loader import open_corpus, positive
+from bench.options import open_corpus, positive
 from bench.output import write_json
 from dali_pipes import Corpus, make_demo_corpus
 from dali_pipes.errors import DataError
