@@ -10,6 +10,7 @@ import atexit
 import logging
 import queue
 import threading
+import time
 import weakref
 from collections import Counter
 from concurrent.futures import Future
@@ -27,6 +28,7 @@ from dali_pipes.heap import HeapTrimmer
 from dali_pipes.pipeline import GraphSpec, Sample
 from dali_pipes.prepare import Preparer
 from dali_pipes.quarantine import Quarantine, general
+from dali_pipes.stages import StageTimes, stage
 from dali_pipes.workers import Workers
 
 if TYPE_CHECKING:
@@ -54,6 +56,10 @@ class StreamStats:
         bad: Address and reason of each video that could not be decoded.
         host_decoded: Address and reason of each video that DALI failed to decode and the host decodes instead.
         waited: Seconds that callers of ``get`` have waited.
+        ready: Batches that were ready when they were asked for.
+        starved: Seconds that the graph has waited for samples which the workers were still at.
+        idle: Seconds that the graph had nothing to do, because nothing was asked for.
+        times: What each stage of a request has taken; see :mod:`dali_pipes.stages`.
     """
 
     batches: int = 0
@@ -63,6 +69,10 @@ class StreamStats:
     bad: dict[str, str] = field(default_factory=dict)
     host_decoded: dict[str, str] = field(default_factory=dict)
     waited: float = 0.0
+    ready: int = 0
+    starved: float = 0.0
+    idle: float = 0.0
+    times: StageTimes = field(default_factory=StageTimes)
 
 
 _Prepared = tuple[ClipRequest, Sample]
@@ -117,6 +127,7 @@ class Engine:
 
     def get(self) -> ClipBatch | BaseException:
         """The next batch, or the error in its place."""
+        self.stats.ready += not self.done.empty()
         while True:
             if self.stopping.is_set():
                 raise DataError("the stream is closed")
@@ -141,6 +152,10 @@ class Engine:
 
     def _prepare(self, request: ClipRequest) -> _Prepared:
         """Prepares a request, or the first of its replacements that can be decoded."""
+        with self.stats.times.follow("plan"):
+            return self._prepared(request)
+
+    def _prepared(self, request: ClipRequest) -> _Prepared:
         preparer, wanted = self.preparer, request
         for attempt in range(1, MOST_ATTEMPTS + 1):
             reason = self.bad.get(request.video)
@@ -176,15 +191,23 @@ class Engine:
     def _run(self) -> None:
         """The graph's thread: one batch after another."""
         trim = HeapTrimmer()
+        stats, clock = self.stats, time.perf_counter
+        asked = clock()
         while (job := self.jobs.get()) is not None and not self.stopping.is_set():
+            begun = clock()
+            stats.idle += begun - asked
             try:
                 requests, futures = job
-                batch = self._batch([future.result() for future in futures])
+                prepared = [future.result() for future in futures]
+                stats.starved += clock() - begun
+                with stats.times.follow("graph"):
+                    batch = self._batch(prepared)
                 self._judge(requests, batch.requests)
                 self.done.put(batch)
             except BaseException as error:  # whatever it is belongs to the caller of get()
                 self.done.put(error)
             trim()
+            asked = clock()
 
     def _judge(self, wanted: tuple[ClipRequest, ...], delivered: tuple[ClipRequest, ...]) -> None:
         """Stops the run where too many requests are replaced: it would train on another corpus than was asked for.
@@ -231,12 +254,16 @@ class Engine:
         # Through DLPack, without a copy; as_tensor() because all samples have one shape.
         if self.cuda_stream is None:
             clips = torch.from_dlpack(self.graph.run()[0].as_tensor())
-            return to_half(clips) if self.halve else clips
+            with stage("copy"):
+                return to_half(clips) if self.halve else clips
         # A stream of its own, so that waiting for the copy is not waiting for the training step; and it must be waited
         # for, since DALI uses the output's memory again as soon as it is dropped.
         with torch.cuda.stream(self.cuda_stream):
-            clips = torch.from_dlpack(self.graph.run()[0].as_tensor()).clone()
-            self.cuda_stream.synchronize()
+            made = torch.from_dlpack(self.graph.run()[0].as_tensor())
+            # What DALI's kernels have not done yet is waited for here too: for the GPU's share look at the GPU's load.
+            with stage("copy"):
+                clips = made.clone()
+                self.cuda_stream.synchronize()
         return clips
 
     def _without_undecodable(self, prepared: list[_Prepared], error: RuntimeError) -> list[_Prepared]:

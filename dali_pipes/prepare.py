@@ -21,6 +21,7 @@ from dali_pipes.decode.picture import working_size
 from dali_pipes.decode.slice import cut
 from dali_pipes.errors import DataError, VideoError
 from dali_pipes.pipeline import Sample
+from dali_pipes.stages import stage
 
 if TYPE_CHECKING:
     from dali_pipes.corpus import Corpus, Video
@@ -88,10 +89,12 @@ class Preparer:
         on_host = choose(source, self.device, self.decoder).decoder == "host"
         draws = tuple(self._draws(video, source, request, v, on_host) for v in range(len(request.views)))
         if not on_host:
-            piece = cut(source, frames)
+            with stage("cut"):
+                piece = cut(source, frames)
             return Sample(piece.data, piece.frames, None, orders, draws)
-        raw = decode_frames(source, frames, short_side=self.short_side)
-        return Sample(None, np.empty(0, np.int32), np.ascontiguousarray(raw), orders, draws)
+        with stage("decode"):
+            raw = np.ascontiguousarray(decode_frames(source, frames, short_side=self.short_side))
+        return Sample(None, np.empty(0, np.int32), raw, orders, draws)
 
     def plan(self, video: Video, request: ClipRequest) -> tuple[NDArray[np.int64], tuple[NDArray[np.int32], ...]]:
         """Frames to decode, sorted and each once, and for each view which of them it shows."""

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from dali_pipes.decode.numbering import numberer
 from dali_pipes.decode.picture import Picture
 from dali_pipes.decode.plan import Range, plan
-from dali_pipes.decode.reading import reading
+from dali_pipes.decode.reading import packets, reading
 from dali_pipes.errors import VideoError
+from dali_pipes.stages import stage
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -97,7 +98,8 @@ def _decode_run(container: InputContainer, video: Video, run: Range, wanted: _Wa
     """Decodes one run of frames."""
     stream = container.streams.video[0]
     if seek:
-        container.seek(run.timestamp, stream=stream, backward=True, any_frame=False)
+        with stage("read"):
+            container.seek(run.timestamp, stream=stream, backward=True, any_frame=False)
     # Where decoding has to begin, or none where it begins with the file.
     if video.numbering == "pts":
         _by_pts(container, stream, video, wanted, begin=run.key if seek else None)
@@ -124,7 +126,7 @@ def _by_pts(
     unsent = set(wanted.places)
     skipping: bool | None = None
     first = begin is not None
-    for packet in container.demux(stream):
+    for packet in packets(container, stream):
         if not packet.size:
             break
         number = number_of(packet.pts)
@@ -154,7 +156,7 @@ def _by_count(
 ) -> None:
     """Takes frames by counting from the key frame ``number`` on, whose packet has the time stamp ``begin``."""
     context = stream.codec_context
-    for i, packet in enumerate(container.demux(stream)):
+    for i, packet in enumerate(packets(container, stream)):
         if i == 0 and begin is not None and begin not in (packet.dts, packet.pts):
             raise _LateSeekError  # counting would begin at another frame
         for frame in context.decode(packet):

@@ -11,9 +11,12 @@ import av
 from dali_pipes.corpus.probe import open_video
 from dali_pipes.decode.limits import check_unchanged
 from dali_pipes.errors import VideoError
+from dali_pipes.stages import stage, timed
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.stream import VideoStream
 
     from dali_pipes.corpus import Video
 
@@ -32,10 +35,17 @@ def reading(video: Video, purpose: str) -> Iterator[InputContainer]:
     """
     undecoded = purpose == "read" and video.uri.lower().endswith(_TELLING)
     try:
-        with open_video(video.uri, video.offset, video.bytes, video.mtime_ns, undecoded=undecoded) as container:
+        with stage("read"):
+            opened = open_video(video.uri, video.offset, video.bytes, video.mtime_ns, undecoded=undecoded)
+        with opened as container:
             check_unchanged(video, container)
             yield container
     except av.FFmpegError as error:
         raise VideoError(video.uri, f"cannot be {purpose}: {error.strerror or error}") from error
     except (IndexError, OSError, UnicodeError) as error:
         raise VideoError(video.uri, f"cannot be read: {error}") from error
+
+
+def packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
+    """The packets from where the container stands, the time that reading them takes set apart from decoding."""
+    return timed(container.demux(stream), "read")

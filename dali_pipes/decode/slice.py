@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from dali_pipes.corpus.packets import length_size, splices
 from dali_pipes.decode.numbering import numberer
 from dali_pipes.decode.plan import Range, plan
+from dali_pipes.decode.reading import packets as packets_of
 from dali_pipes.decode.reading import reading
 from dali_pipes.errors import VideoError
 
@@ -92,7 +93,7 @@ def _collect(
             container.seek(run.timestamp, stream=stream, backward=True, any_frame=False)
         fresh = False
         # A packet once read is gone: do not ask for one more than is needed, the next range may go on from here.
-        for packet in container.demux(stream) if missing else ():
+        for packet in packets_of(container, stream) if missing else ():
             number = number_of(packet.pts) if packet.size else -1
             if not begun:
                 if number > run.key:
