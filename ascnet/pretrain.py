@@ -27,6 +27,7 @@ from ascnet.files import written_whole
 from ascnet.logs.log import TrainLog
 from ascnet.logs.monitor import Monitor, ReplacedVideos
 from ascnet.logs.profile import Profiler
+from ascnet.logs.stages import StageLoad
 from ascnet.model import ASCNet
 from ascnet.parallel.distributed import World, restarted
 from ascnet.precision import Precision, pick_device
@@ -149,6 +150,7 @@ def pretrain(
                 monitor = stack.enter_context(Monitor(world.device, config.log.monitor, say=log.say))
                 log.add_source(monitor.read)
                 log.add_source(ReplacedVideos(loader, stream).read)
+                log.add_source(StageLoad(loader, stream).read)
         stack.callback(log.close)
         profiler = stack.enter_context(Profiler(run, config.log.profile, world.device, rank=world.rank, say=log.say))
         log.say(
