@@ -35,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Without the program's name; None for those of the process.
 
     Returns:
-        0; 2 for a user's mistake (one line on stderr, no traceback); 130 or 143 when stopped by Ctrl-C or SIGTERM.
+        0; 2 for a user's mistake, 1 where reading or writing failed (one line on stderr, no traceback); 130 or 143 when
+        stopped by Ctrl-C or SIGTERM.
     """
     top = parser()
     # Overrides may stand before and after the options; argparse gathers only the first group of positionals.
@@ -54,8 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except _Terminated:
         print("ascnet: terminated", file=sys.stderr)
         return 143
-    except (UserError, OSError) as error:
+    except UserError as error:
         return _mistake(error)
+    except OSError as error:
+        _mistake(error)
+        return 1
     except ValueError as error:
         # Imported only now: a mistake in what dali_pipes was asked for can only have been raised once it was loaded.
         from dali_pipes import DataError

@@ -144,7 +144,9 @@ class OptimConfig:
         1, "Parts that a batch is trained on in, one after another; batch normalisation sees a part.", at_least=1
     )
     max_skipped: int = key(
-        10, "Steps in a row that are skipped because their loss is not finite; one more ends the run.", at_least=0
+        10,
+        "Steps in a row that are skipped because their loss or gradient is not finite; one more ends the run.",
+        at_least=0,
     )
 
 

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -137,11 +138,22 @@ def gpu_probes(nvml: Any, handle: Any) -> dict[str, Probe]:
         nvml: The module pynvml, initialised.
         handle: NVML's handle of the device.
     """
-    return {
+    probes: dict[str, Probe] = {
         "gpu/sm_load": lambda: nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100,
         "gpu/decoder_load": lambda: nvml.nvmlDeviceGetDecoderUtilization(handle)[0] / 100,
         "gpu/memory_used_gib": lambda: nvml.nvmlDeviceGetMemoryInfo(handle).used / GIB,
     }
+    # Virtual GPUs have no PCIe counters: asked once, so that these are left out there without a warning.
+    with suppress(Exception):
+        for name, counter in (("rx", nvml.NVML_PCIE_UTIL_RX_BYTES), ("tx", nvml.NVML_PCIE_UTIL_TX_BYTES)):
+            nvml.nvmlDeviceGetPcieThroughput(handle, counter)
+            # NVML counts KB/s over the last 20 ms, seen from the GPU: rx is what it receives.
+            probes[f"gpu/pcie_{name}_mb_s"] = partial(_pcie, nvml, handle, counter)
+    return probes
+
+
+def _pcie(nvml: Any, handle: Any, counter: int) -> float:
+    return float(nvml.nvmlDeviceGetPcieThroughput(handle, counter)) / 1000
 
 
 def host_probes() -> dict[str, Probe]:

@@ -1,4 +1,4 @@
-"""Steps whose loss is not finite: told and counted, and the end of the run when there are too many in a row."""
+"""Steps whose loss or gradient is not finite: told, counted, and the end of the run where too many come in a row."""
 
 from __future__ import annotations
 
@@ -49,7 +49,9 @@ class Skips:
             line = {"step": step, "clips_not_finite": bool(bad), "videos": self._videos}
             with open(self._file, "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
-        self._say(f"warning: step {step} is skipped: its loss is not finite ({self._row} in a row; {self._file})")
+        self._say(
+            f"warning: step {step} is skipped: its loss or gradient is not finite ({self._row} in a row; {self._file})"
+        )
         return self._row <= self._most
 
     def give_up(self) -> None:
@@ -62,7 +64,7 @@ class Skips:
             raise Elsewhere
         more = f" and {len(self._videos) - SHOWN} more ({self._file})" if len(self._videos) > SHOWN else ""
         raise TrainingError(
-            f"the loss is not finite at step {self._step}, the last of {self._row} in a row (optim.max_skipped is "
-            f"{self._most}); videos: {', '.join(self._videos[:SHOWN])}{more}: look at these, lower optim.lr, set "
-            "optim.clip_norm, or use precision=fp32"
+            f"the loss or its gradient is not finite at step {self._step}, the last of {self._row} in a row "
+            f"(optim.max_skipped is {self._most}); videos: {', '.join(self._videos[:SHOWN])}{more}: look at these, "
+            "lower optim.lr, set optim.clip_norm, or use precision=fp32"
         )

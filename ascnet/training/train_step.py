@@ -1,8 +1,8 @@
 """One step of training: lines 6 to 12 of Algorithm 1 for one batch, then the bank's rows of its videos.
 
 A batch is trained on in `optim.accumulate` parts, in each direction, one backward pass for each. Of several processes
-each has its share of the batch; they average gradients in the last of those passes. A step whose loss is not finite in
-any of them changes nothing in any of them.
+each has its share of the batch; they average gradients in the last of those passes. A step whose loss or gradient is
+not finite in any of them changes nothing in any of them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Outcome:
 
     Attributes:
         values: Scalars to record, over all processes; they may lie on the device.
-        finite: Whether the loss was finite in all processes; the step was skipped where not.
+        finite: Whether loss and gradient were finite in all processes; the step was skipped where not.
     """
 
     values: dict[str, Tensor]
@@ -93,8 +93,9 @@ class TrainStep:
                 with region("backward"):
                     self.scaler.scale(output.loss / len(passes)).backward()
             output.loss = output.loss.detach()
-        finite = not flag()
-        norm = self._update(momentum) if finite else self._skip()
+        norm, finite = self._gradients(lost=flag())
+        if finite:
+            self._update(momentum)
         self.running.keep()
         by_direction = [outputs[start : start + parts] for start in range(0, len(outputs), parts)]
         if finite:
@@ -136,29 +137,30 @@ class TrainStep:
 
         return answer
 
-    def _update(self, momentum: float) -> Tensor:
-        with region("step"):
-            norm = self._optimise()
-        with region("ema"):
-            self.model.update_target(momentum)
-        return norm
+    def _gradients(self, *, lost: bool) -> tuple[Tensor, bool]:
+        """Norm of the gradients, which are clipped then, and whether the step is to be made.
 
-    def _optimise(self) -> Tensor:
+        Args:
+            lost: Whether the loss is not finite, so that the gradients are not looked at.
+        """
         self.scaler.unscale_(self.optimizer)
+        if lost:
+            # The loss may have overflowed: lower its scale, as for gradients that do.
+            self.scaler.update()
+            return torch.full((), math.nan, device=self.world.device), False
         trained = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
         norm = nn.utils.get_total_norm([parameter.grad for parameter in trained])  # type: ignore[misc]
         if self.config.optim.clip_norm is not None:
             nn.utils.clip_grads_with_norm_(trained, self.config.optim.clip_norm, norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        return norm
+        # Gradients of fp16 overflow now and then, and its scaler sees to that. They are the same in all processes.
+        return norm, self.scaler.is_enabled() or bool(norm.isfinite())
 
-    def _skip(self) -> Tensor:
-        if self.scaler.is_enabled():
-            # The loss may have overflowed: lower its scale, as for gradients that do.
-            self.scaler.unscale_(self.optimizer)
+    def _update(self, momentum: float) -> None:
+        with region("step"):
+            self.scaler.step(self.optimizer)
             self.scaler.update()
-        return torch.full((), math.nan, device=self.world.device)
+        with region("ema"):
+            self.model.update_target(momentum)
 
     def _remember(self, item: Item, by_direction: list[list[Losses]]) -> None:
         features = item.a_j

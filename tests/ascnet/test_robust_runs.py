@@ -20,6 +20,7 @@ from training_ranks import metrics
 from ascnet import checkpoint, cli
 from ascnet.config import Config
 from ascnet.errors import CheckpointError, ConfigError, TrainingError
+from ascnet.model import ASCNet
 from ascnet.pretrain import pretrain
 from ascnet.training.activations import checkpoint_blocks
 from ascnet.training.interrupt import Interrupt, TimeLimit
@@ -69,6 +70,43 @@ def test_step_with_a_loss_that_is_not_finite_changes_nothing_and_names_the_video
     # It is the video that the loader has at that place.
     loader = MadeLoader(config, MadeCorpus(), torch.device("cpu"))
     assert told[0]["videos"] == [f"video{loader.request(1, 4 + 2).video}.mp4"]
+
+
+def test_step_with_a_gradient_that_is_not_finite_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    class Spoil(torch.autograd.Function):
+        @staticmethod
+        def forward(context: Any, x: torch.Tensor) -> torch.Tensor:
+            return x.clone()
+
+        @staticmethod
+        def backward(context: Any, *grads: torch.Tensor) -> torch.Tensor:
+            calls.append(1)
+            return grads[0] * (torch.inf if len(calls) == 5 else 1)
+
+    usual = ASCNet.forward
+
+    def forward(self: ASCNet, *given: Any) -> Any:
+        losses = usual(self, *given)
+        losses.loss = Spoil.apply(losses.loss)
+        return losses
+
+    monkeypatch.setattr(ASCNet, "forward", forward)
+    config = tiny(*RUN, "retrieval.lookahead=0", "checkpoint.interval=1", "checkpoint.keep=20")
+    summary = train(config, tmp_path)
+    assert summary["steps"] == 12 and summary["skipped"] == 1
+    rows = metrics(tmp_path)
+    assert [row["step"] for row in rows if row["grad_norm"] is None] == [5]
+    # Nothing was wrong with the loss itself.
+    assert rows[4]["loss"] is not None
+    before, after = (torch.load(tmp_path / "checkpoints" / f"step_{step:08d}.pt", weights_only=True) for step in (4, 5))
+    for part in ("model", "bank"):
+        for name, tensor in before[part].items():
+            trained = not name.endswith(("running_mean", "running_var", "num_batches_tracked"))
+            assert not trained or torch.equal(after[part][name], tensor), name
 
 
 def test_too_many_skipped_steps_in_a_row_end_the_run_with_the_videos_and_the_step(tmp_path: Path) -> None:
