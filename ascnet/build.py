@@ -13,12 +13,14 @@ import torch
 from ascnet.bank.shards import Bank, make_bank
 from ascnet.config import Config
 from ascnet.encoders import build_encoder
+from ascnet.errors import ConfigError
 from ascnet.model import ASCNet
 from ascnet.parallel.distributed import World
 from ascnet.parallel.sync_norm import synchronise
 from ascnet.precision import Precision
 from ascnet.retrieval import Loader, Stream
 from ascnet.training.activations import checkpoint_blocks
+from ascnet.weights import load_encoder
 
 if TYPE_CHECKING:
     from dali_pipes import Corpus
@@ -45,14 +47,36 @@ def build_model(config: Config) -> ASCNet:
     )
 
 
+def begin_with(model: ASCNet, path: str) -> None:
+    """Gives both encoders the weights of a trained one; the heads stay as they are.
+
+    Raises:
+        ConfigError: If they are those of another encoder.
+        CheckpointError: If the file is missing or damaged.
+    """
+    weights = load_encoder(path).state_dict()
+    try:
+        for network in (model.online, model.target):
+            network.encoder.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ConfigError(f"model.init={path}: not weights of model.encoder with these options: {reason}") from None
+
+
 def memory_format(config: Config) -> torch.memory_format:
     """Order of the numbers of clips and filters."""
     return torch.channels_last_3d if config.channels_last else torch.contiguous_format
 
 
-def place_model(config: Config, world: World, precision: Precision) -> ASCNet:
-    """A model as it is trained: on the device of this process, in its number format, with the options of a run."""
-    model = build_model(config).to(world.device, precision.weights)
+def place_model(config: Config, world: World, precision: Precision, *, resumed: bool = False) -> ASCNet:
+    """A model as it is trained: on the device of this process, in its number format, with the options of a run.
+
+    One that is `resumed` gets its weights from a checkpoint later, so `model.init` is not read.
+    """
+    model = build_model(config)
+    if config.model.init is not None and not resumed:
+        begin_with(model, config.model.init)
+    model = model.to(world.device, precision.weights)
     model = model.to(memory_format=memory_format(config)).train()  # type: ignore[call-overload]
     if joint_norm(config, world):
         synchronise(model, world.device, world.host if world.device.type == "cpu" else None)

@@ -88,6 +88,10 @@ class ModelConfig:
     encoder: str = key("r3d18", "Name in the encoder registry.")
     width: float = key(1.0, "Factor on the encoder's channel counts.", above=0)
     options: dict[str, Any] = key({}, "Further arguments of the encoder, such as {stem_stride: [1, 2, 2]}.")
+    init: str | None = key(
+        None,
+        "Encoder weights to begin with: a run, a checkpoint, imported weights, or a safetensors file; null: random.",
+    )
     projector_hidden: int = key(4096, "Hidden units of the projectors g_a and g_m.", at_least=1)
     projector_dim: int = key(256, "Output units of projectors and predictors.", at_least=1)
     projector_norm: bool = key(

@@ -110,7 +110,7 @@ def pretrain(
             stack.callback(loader.close)
             if stream is not None:
                 stack.callback(stream.close)
-            model = place_model(config, world, precision)
+            model = place_model(config, world, precision, resumed=saved is not None)
             optimizer = optim.build_optimizer(model, config.optim)
         total, warmup = run_length(config, len(loader)), round(config.optim.warmup_epochs * len(loader))
         videos = config.data.batch_size * world.size

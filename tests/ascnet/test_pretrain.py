@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,38 @@ def assert_same_run(one: Path, other: Path) -> None:
     momenta = [[state["momentum_buffer"] for state in run["optimizer"]["state"].values()] for run in (a, b)]
     assert all(torch.equal(x, y) for x, y in zip(*momenta, strict=True))
     assert a["ahead"]["loader"] == b["ahead"]["loader"]
+
+
+def test_run_begins_with_the_weights_that_it_is_given_and_a_resumed_one_does_not_need_them(tmp_path: Path) -> None:
+    train(tiny(*RUN, "seed=3"), tmp_path / "first")
+    config = tiny(*RUN, f"model.init={tmp_path / 'first'}", "optim.lr=1e-30", "ema.momentum=1", "optim.weight_decay=0")
+    train(replace(config, steps=3), tmp_path / "second")
+    given, got = checkpoint.load(tmp_path / "first")["model"], checkpoint.load(tmp_path / "second")["model"]
+    weights = [name for name in got if ".encoder." in name and name.endswith("weight")]
+    for name in weights:
+        # The target starts as the online encoder does.
+        source = given[name.replace("target.", "online.")]
+        assert torch.equal(got[name], source), name
+    assert not torch.equal(got["online.g_a.0.weight"], given["online.g_a.0.weight"])
+    (tmp_path / "first").rename(tmp_path / "elsewhere")
+    summary = pretrain(
+        replace(config, steps=5),
+        MadeCorpus(),  # type: ignore[arg-type]
+        tmp_path / "second",
+        resume=True,
+        allow=["steps"],
+        open_data=open_made,
+    )
+    assert summary["resumed_from"] == 3 and summary["steps"] == 5
+
+
+def test_weights_of_another_encoder_are_refused_by_name(tmp_path: Path) -> None:
+    train(tiny(*RUN, "steps=1"), tmp_path / "first")
+    config = tiny(*RUN, f"model.init={tmp_path / 'first'}", "model.width=0.125")
+    with pytest.raises(ConfigError, match=r"model.init=.*first: not weights of model.encoder"):
+        train(config, tmp_path / "second")
+    with pytest.raises(CheckpointError, match="nothing-here"):
+        train(tiny(*RUN, f"model.init={tmp_path / 'nothing-here'}"), tmp_path / "third")
 
 
 def raise_signal(number: int, at: int, batch: int) -> None:
