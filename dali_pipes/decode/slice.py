@@ -23,6 +23,7 @@ from dali_pipes.decode.plan import Range, plan
 from dali_pipes.decode.reading import packets as packets_of
 from dali_pipes.decode.reading import reading
 from dali_pipes.errors import VideoError
+from dali_pipes.stages import stage
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -90,7 +91,8 @@ def _collect(
         # With open GOPs the last range may have ended behind this key frame: then reading just goes on.
         begun, lowest = (True, 0) if run.key in taken else (False, run.key)
         if not begun and not (fresh and run.key == 0):
-            container.seek(run.timestamp, stream=stream, backward=True, any_frame=False)
+            with stage("read"):
+                container.seek(run.timestamp, stream=stream, backward=True, any_frame=False)
         fresh = False
         # A packet once read is gone: do not ask for one more than is needed, the next range may go on from here.
         for packet in packets_of(container, stream) if missing else ():
