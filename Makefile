@@ -1,5 +1,6 @@
 # make demo   raw videos in, a pretrained encoder and retrieved neighbours out, in about five minutes
 # make test   lint, types, all tests
+# make bench  what this loader does on this machine beside others, as a page
 # make help   everything else
 #
 # Needs Python >= 3.10 and make; the rest is installed into .venv, once.
@@ -8,7 +9,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo demo-long test lint types format clean distclean
+.PHONY: help install demo demo-long test lint types format bench bench-check clean distclean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -35,6 +36,8 @@ help:
 	@echo 'make demo        build a small corpus of videos, pretrain on it, retrieve neighbours (about 5 minutes, 2 cores)'
 	@echo 'make demo-long   the same, larger: up to 40 minutes on 2 cores, minutes on a GPU'
 	@echo 'make test        lint, types, all tests (one of them: make test ARGS="tests/test_repository.py -k arrow")'
+	@echo 'make bench       this loader beside others on your videos, at most 20 minutes: VIDEOS=FOLDER, results in runs/bench'
+	@echo 'make bench-check ratios against the best peers beside those that are committed, about 2 minutes'
 	@echo 'make lint        ruff and mypy only'
 	@echo 'make format      let ruff rewrite the code'
 	@echo 'make install     only create $(VENV) and install; demo and test do it by themselves'
@@ -64,6 +67,32 @@ lint: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Videos to measure with; where there are none, some are generated.
+VIDEOS ?= $(or $(DALI_PIPES_VIDEOS),$(wildcard ../shared/videos))
+BENCH_OUT ?= runs/bench
+PEERS := $(VENV)/.peers
+
+bench: $(PEERS)
+	$(BIN)/python -m bench suite $(VIDEOS) --out $(BENCH_OUT) $(ARGS)
+
+# Short, and with the best peers only: what is asked is whether a change has made ours slower, not who wins.
+CHECK ?= bench/results/check-kinetics400-2cores.json
+CHECKED := $(or $(wildcard $(VIDEOS)/kinetics400),$(VIDEOS))
+bench-check: $(PEERS)
+	@[ -n '$(CHECKED)' ] || { echo 'make: no videos: make bench-check VIDEOS=FOLDER' >&2; exit 2; }
+	@mkdir -p $(BENCH_OUT)
+	$(BIN)/python -m bench loader $(CHECKED) $(CHECK_OPTIONS) --output $(BENCH_OUT)/check.json
+	@[ -f $(CHECK) ] || { cp $(BENCH_OUT)/check.json $(CHECK); echo 'kept as $(CHECK)'; }
+	$(BIN)/python -m bench compare --only ratios --threshold 0.15 $(CHECK) $(BENCH_OUT)/check.json
+CHECK_OPTIONS := --window independent --pairs 24 --rounds 7 --check 12 --candidates ours,decord-best,torchcodec-best,pyav-best
+
+# The peers are optional: one that cannot be installed here is listed as missing.
+$(PEERS): $(STAMP)
+	@echo 'Installing the peers (once)'
+	@for peer in torchcodec decord opencv-python-headless spdl-io faiss-cpu vl-convert-python nvidia-ml-py psutil; do \
+	    $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt "$$peer" || echo "  without $$peer" >&2; \
+	done; touch $@
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

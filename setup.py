@@ -50,7 +50,7 @@ setup(
     package_data={
         "dali_pipes": ["py.typed"],
         "ascnet": ["py.typed", "report/page.*", "search/page.*", "search/icon.svg"],
-        "bench": ["py.typed"],
+        "bench": ["py.typed", "page/page.*"],
     },
     cmdclass={"build_py": BuildWithConfigs},
     zip_safe=False,
@@ -70,8 +70,8 @@ setup(
         "fsspec>=2024.2",
     ],
     extras_require={
-        # The loaders that bench compares with.
-        "bench": ["torchcodec", "decord", "opencv-python-headless"],
+        # What bench compares with, and what draws its results.
+        "bench": ["torchcodec", "decord", "opencv-python-headless", "spdl-io", "faiss-cpu", "vl-convert-python"],
         # Where videos may lie besides the disk; corpus jobs on many machines.
         "http": ["aiohttp"],
         "s3": ["s3fs"],
@@ -92,7 +92,7 @@ setup(
             *("pytest>=8", "ruff>=0.9", "mypy>=1.13", "types-PyYAML"),
             *("aiohttp", "s3fs", "moto[server]", "ray", "lightning", "psutil"),
             *("onnx", "onnxscript", "onnxruntime", "torchcodec", "triton"),
-            *("scikit-learn", "torchmetrics"),
+            *("scikit-learn", "torchmetrics", "vl-convert-python"),
         ],
     },
     entry_points={

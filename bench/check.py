@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -82,12 +82,28 @@ def compare(
     delivered = sum(len(batch) for batch in batches)
     if delivered != len(requests):
         return Check(reason=f"{delivered} samples delivered, {len(requests)} asked for")
+    return judge(lambda: _frames(batches, requests), frames, lowest_psnr=lowest_psnr)
+
+
+def judge(
+    delivered: Callable[[], Iterable[tuple[str, int, NDArray[np.float32] | NDArray[np.uint8]]]],
+    frames: Frames,
+    *,
+    lowest_psnr: float,
+) -> Check:
+    """Compare pictures, each delivered as a certain frame of a video, with the reference frames.
+
+    Args:
+        delivered: Gives (path, frame number asked for, ``(size, size, 3)`` picture delivered); called twice.
+        frames: The reference, with neighbours.
+        lowest_psnr: Below this, over all frames, it is another picture (dB).
+    """
     errors = np.stack(
-        [[_error(picture, way) for way in frames[path][number]] for path, number, picture in _frames(batches, requests)]
+        [[_error(picture, way) for way in frames[path][number]] for path, number, picture in delivered()]
     ).mean(axis=0)
     nearest_way = int(np.argmin(errors))
     check = Check(psnr=_psnr(errors[0]), psnr_nearest=_psnr(errors[nearest_way]), resize=list(RESIZES)[nearest_way])
-    for path, number, picture in _frames(batches, requests):
+    for path, number, picture in delivered():
         near = {
             other: frames[path][other][nearest_way]
             for other in range(number - REACH, number + REACH + 1)
@@ -110,7 +126,11 @@ def _frames(
 
 
 def _judge(
-    check: Check, path: str, number: int, picture: NDArray[np.float32], near: dict[int, NDArray[np.uint8]]
+    check: Check,
+    path: str,
+    number: int,
+    picture: NDArray[np.float32] | NDArray[np.uint8],
+    near: dict[int, NDArray[np.uint8]],
 ) -> None:
     """Count one frame."""
     check.frames += 1

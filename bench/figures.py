@@ -13,6 +13,8 @@ from bench.stats import estimate
 from dali_pipes import Corpus
 
 FORMAT = 1
+# Measurements kept beside their median: as many as there may be rounds, not the steps of a run.
+KEPT = 100
 Better = Literal["higher", "lower"]
 
 
@@ -25,10 +27,12 @@ def figure(values: float | Sequence[float], unit: str, better: Better) -> dict[s
         better: Whether more of it is better, or less.
 
     Returns:
-        `median`, `low`, `high`, `count`, `unit`, `better`: an entry of a result's `figures`.
+        `median`, `low`, `high`, `count`, `unit`, `better`: an entry of a result's `figures`. Where there are several
+        measurements and they are not too many to keep, also `values`, which `bench compare` draws from.
     """
-    known = estimate([values] if isinstance(values, (int, float)) else values)
-    return {**known.as_dict(), "unit": unit, "better": better}
+    sample = [float(value) for value in ([values] if isinstance(values, (int, float)) else values)]
+    kept = {"values": sample} if 1 < len(sample) <= KEPT else {}
+    return {**estimate(sample).as_dict(), "unit": unit, "better": better, **kept}
 
 
 def header(

@@ -7,27 +7,29 @@ is not ranked. Then they are timed in interleaved rounds. docs/bench.md says how
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.markup import escape
 
-from bench import environment, goals, plan
+from bench import curves, goals, plan
 from bench.check import REACH, Check, compare
+from bench.figures import header
 from bench.options import device, open_corpus, positive, speeds
 from bench.output import print_result, write_json
 from bench.peers import CANDIDATES, Candidate, Setting
 from bench.peers.base import one_thread
-from bench.reference import frames_around
-from bench.rounds import Figure, Round, measure, summarise
+from bench.reference import Frames, frames_around
+from bench.rounds import Round, figures, lead, measure, summarise
+from bench.telling import telling
+from dali_pipes.errors import DataError
 
-FORMAT = 1
+# Without --candidates, curves are of ours and of the best that each tool permits.
+CURVED = ("ours", "best", "dali")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +49,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive,
         default=2,
         help="DataLoader workers, and threads of ours (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--prefetch",
+        type=positive,
+        default=2,
+        help="batches prepared ahead: by each worker of a DataLoader, in all by the others (default: %(default)s)",
     )
     parser.add_argument("--batch-size", type=positive, default=4, help="pairs of a batch (default: %(default)s)")
     parser.add_argument("--pairs", type=positive, default=64, help="requests timed a round (default: %(default)s)")
@@ -74,9 +82,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--candidates",
         type=names,
-        default=tuple(CANDIDATES),
-        help="comma-separated, of: " + ", ".join(CANDIDATES) + " (default: all)",
+        help="comma-separated, of: "
+        + ", ".join(CANDIDATES)
+        + " (default: all; in curves ours and the best of each tool)",
     )
+    parser.add_argument(
+        "--over",
+        type=curves.axis,
+        action="append",
+        default=[],
+        metavar="AXIS=VALUE,...",
+        help="also measure the first window over values of a setting: workers=1,2,4, batch-size=2,4,8 or "
+        "prefetch=1,2,4; may be given for each of them",
+    )
+    parser.add_argument("--curves-only", action="store_true", help="with --over: measure nothing but the curves")
     parser.add_argument(
         "--require",
         type=goals.parse,
@@ -99,9 +118,14 @@ def run(args: argparse.Namespace) -> int:
     """
     one_thread()
     log = Console(stderr=True)
+    axes = curves.once(args.over)
+    if args.curves_only and (args.require or not axes):
+        raise DataError("--curves-only: needs --over, and measures none of the ratios that --require asks for")
+    curved = args.candidates or [name for name in CANDIDATES if CANDIDATES[name].kind in CURVED]
+    args.candidates = (curved if args.curves_only else args.candidates) or tuple(CANDIDATES)
     windows: list[plan.Window] = list(plan.WINDOWS) if args.window == "both" else [args.window]
-    surroundings = environment.describe()
     corpus = open_corpus(args.corpus)
+    result = header("loader", args, corpus)
     usable = [(int(row), corpus[int(row)]) for row in corpus.select()]
     plans = {
         window: plan.draw(
@@ -117,6 +141,7 @@ def run(args: argparse.Namespace) -> int:
         getattr(torch, args.dtype),
         device(args.device),
         corpus,
+        args.prefetch,
     )
     asked = [request for part in plans.values() for request in part]
     missing = {
@@ -124,38 +149,40 @@ def run(args: argparse.Namespace) -> int:
         for name in args.candidates
         if (reason := CANDIDATES[name].missing() or CANDIDATES[name].refuses(asked, setting))
     }
-    result: dict[str, Any] = {
-        "format": FORMAT,
-        "benchmark": "loader",
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "arguments": {key: _plain(value) for key, value in vars(args).items() if key not in ("corpus", "output")},
-        "environment": surroundings,
-        "corpus": {
-            "name": args.corpus.name,
-            "fingerprint": corpus.fingerprint,
-            "videos": len(corpus),
-            "usable": len(usable),
-        },
+    result |= {
         "candidates": {n: {"kind": CANDIDATES[n].kind, "notes": CANDIDATES[n].notes} for n in args.candidates},
         "missing": missing,
         "windows": {},
         "goals": [],
+        "curves": [],
+        "figures": {},
     }
     kinds = {name: CANDIDATES[name].kind for name in args.candidates}
-    with ExitStack() as stack:
-        opened = _open([n for n in args.candidates if n not in missing], plans, setting, stack, log)
-        first = 0
-        for window, requests in plans.items():
-            numbers = range(first, first + len(requests))
-            first += len(requests)
-            part = _window(opened, requests, numbers, setting, args, log, window)
-            result["windows"][window] = part
-            verdicts = goals.judge(args.require, window, kinds, part["summary"])
-            result["goals"] += [verdict.as_dict() for verdict in verdicts]
+    if not args.curves_only:
+        with ExitStack() as stack:
+            opened = _open([n for n in args.candidates if n not in missing], plans, setting, stack, log)
+            first = 0
+            for window, requests in plans.items():
+                numbers = range(first, first + len(requests))
+                first += len(requests)
+                part, rounds = _window(opened, requests, numbers, setting, args, log, window)
+                result["windows"][window] = part
+                result["figures"] |= figures(rounds, window)
+                verdicts = goals.judge(args.require, window, kinds, part["summary"])
+                result["goals"] += [verdict.as_dict() for verdict in verdicts]
+    for found in _curves(axes, [n for n in curved if n not in missing], plans, setting, args, log):
+        result["figures"] |= found.pop("figures")
+        result["curves"].append(found)
     if args.output is not None:
         write_json(args.output, result)
     out = Console()
-    print_result(result, out if out.is_terminal else Console(width=130))
+    out = out if out.is_terminal else Console(width=130)
+    print_result(result, out)
+    for found in result["curves"]:
+        curves.print_curve(found, out)
+    if args.curves_only:  # else the tables of the windows say so
+        for name, reason in missing.items():
+            out.print(f"{name}: missing: {escape(reason)}")
     return 0 if all(goal["met"] for goal in result["goals"]) else 1
 
 
@@ -184,19 +211,74 @@ def _window(
     args: argparse.Namespace,
     log: Console,
     window: str,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], list[Round]]:
     """Compare, then time, all candidates over one window's requests."""
     log.print(f"{window}: comparing {min(args.check, len(requests))} of {len(requests)} requests with a full decode")
     checks = check_all(opened, requests[: args.check], numbers[: args.check], setting, args.lowest_psnr)
     right = {name: opened[name] for name, check in checks.items() if check.right}
-    rounds = _timed(right, numbers, args, log, window, setting.device)
-    return {
+    rounds: list[Round] = []
+    if right:
+        with telling(log, window, (args.rounds + args.warmup) * len(right)) as told:
+            rounds = measure(
+                right,
+                list(numbers),
+                rounds=args.rounds,
+                warmup=args.warmup,
+                batch_size=args.batch_size,
+                lead=lead(setting),
+                seed=args.seed,
+                device=setting.device,
+                told=told,
+            )
+    part = {
         "requests": len(requests),
         "digest": plan.digest(requests),
         "checks": {name: check.as_dict() for name, check in checks.items()},
         "rounds": [turn.as_dict() for turn in rounds],
         "summary": summarise(rounds),
     }
+    return part, rounds
+
+
+def _curves(
+    axes: Sequence[curves.Axis],
+    names: Sequence[str],
+    plans: Mapping[plan.Window, list[plan.Request]],
+    setting: Setting,
+    args: argparse.Namespace,
+    log: Console,
+) -> list[dict[str, Any]]:
+    """The first window over the values of each axis, one axis after the other."""
+    if not axes:
+        return []
+    window, requests = next(iter(plans.items()))
+    some = requests[: args.check]
+    log.print(f"{window}: decoding what {len(some)} requests are compared with")
+    truth = frames_around(some, setting.size, reach=REACH)
+
+    def check(opened: Mapping[str, Candidate], at: Setting) -> dict[str, Check]:
+        return check_all(opened, some, range(len(some)), at, args.lowest_psnr, truth)
+
+    found = []
+    for along in axes:
+        log.print(f"{along}: opening and comparing {', '.join(names)}")
+        total = (args.rounds + args.warmup) * len(names) * len(along.values)
+        with telling(log, along.name, total) as told:
+            found.append(
+                curves.trace(
+                    along,
+                    {name: CANDIDATES[name] for name in names},
+                    requests,
+                    setting,
+                    rounds=args.rounds,
+                    warmup=args.warmup,
+                    seed=args.seed,
+                    window=window,
+                    check=check,
+                    told=told,
+                )
+            )
+    return found
 
 
 def check_all(
@@ -205,12 +287,13 @@ def check_all(
     numbers: Sequence[int],
     setting: Setting,
     lowest_psnr: float,
+    truth: Frames | None = None,
 ) -> dict[str, Check]:
-    """Compare what each candidate delivers with a full sequential decode.
+    """Compare what each candidate delivers with a full sequential decode, which may be given.
 
     A candidate that raises is wrong, with what it raised as the reason: the others are measured all the same.
     """
-    truth = frames_around(requests, setting.size, reach=REACH)
+    truth = frames_around(requests, setting.size, reach=REACH) if truth is None else truth
     checks = {}
     for name, candidate in opened.items():
         try:
@@ -223,51 +306,6 @@ def check_all(
     return checks
 
 
-def _timed(
-    right: Mapping[str, Candidate],
-    numbers: range,
-    args: argparse.Namespace,
-    log: Console,
-    window: str,
-    on: torch.device,
-) -> list[Round]:
-    if not right:
-        return []
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[last]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    total = (args.rounds + args.warmup) * len(right)
-    began, count = time.monotonic(), 0
-    with Progress(*columns, console=log, disable=not log.is_terminal) as progress:
-        task = progress.add_task(f"{window}: timing", total=total, last="")
-
-        def told(name: str, number: int, figure: Figure) -> None:
-            nonlocal count
-            count += 1
-            line = f"{name} {figure.samples_per_second:.2f} pairs/s"
-            progress.update(task, advance=1, last=line)
-            if not log.is_terminal:
-                left = (time.monotonic() - began) / count * (total - count)
-                log.print(f"{window}: {'warm-up' if number < 0 else f'round {number + 1}'}: {line}, {left:.0f} s left")
-
-        return measure(
-            right,
-            list(numbers),
-            rounds=args.rounds,
-            warmup=args.warmup,
-            batch_size=args.batch_size,
-            lead=args.workers,
-            seed=args.seed,
-            device=on,
-            told=told,
-        )
-
-
 def names(text: str) -> tuple[str, ...]:
     """Names of candidates, for argparse."""
     chosen = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
@@ -275,7 +313,3 @@ def names(text: str) -> tuple[str, ...]:
     if unknown:
         raise argparse.ArgumentTypeError(f"unknown {', '.join(unknown)}; known: {', '.join(CANDIDATES)}")
     return chosen
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value

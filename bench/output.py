@@ -51,9 +51,9 @@ def print_result(result: Mapping[str, Any], console: Console) -> None:
             table.add_row(
                 name,
                 result["candidates"][name]["kind"],
-                _interval(known.get("samples_per_second")),
+                interval(known.get("samples_per_second")),
                 f"{known['cpu_seconds_per_sample']['median']:.3f}" if known else "-",
-                _interval(known.get("ratio_of_ours")),
+                interval(known.get("ratio_of_ours")),
                 "-" if math.isnan(check["psnr"]) else f"{check['psnr']:.1f} / {check['psnr_nearest']:.1f}",
                 f"WRONG, not ranked: {escape(check['reason'])}"
                 if check["reason"]
@@ -70,7 +70,8 @@ def print_result(result: Mapping[str, Any], console: Console) -> None:
         )
 
 
-def _interval(known: Mapping[str, float] | None) -> str:
+def interval(known: Mapping[str, Any] | None) -> str:
+    """Median and interval of an estimate or a figure, for a table; a dash where there is none."""
     if not known:
         return "-"
     return f"{known['median']:.2f} [{known['low']:.2f}, {known['high']:.2f}]"

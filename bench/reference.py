@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from bench.plan import Request
 
-# Path -> frame number -> (RESIZES, size, size, 3) uint8 RGB.
+# Path -> frame number -> (ways of resizing, size, size, 3) uint8 RGB.
 Frames = dict[str, dict[int, NDArray[np.uint8]]]
 
 # Cut the centre square first or last, with or without a filter as wide as the reduction, and where the middle lies on
@@ -35,17 +35,20 @@ def centre_square(picture: NDArray[np.uint8], up: int = 0) -> NDArray[np.uint8]:
     return picture[..., top : top + side, left : left + side, :]
 
 
-def shrink(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Centre square of a picture at the wanted size, once for each of `RESIZES`.
+def shrink(
+    picture: NDArray[np.uint8], size: int, ways: Sequence[tuple[bool, bool, int]] = tuple(RESIZES.values())
+) -> NDArray[np.uint8]:
+    """Centre square of a picture at the wanted size, once for each way of resizing.
 
     Args:
         picture: ``(H, W, 3)`` uint8.
         size: Side of the result, pixels.
+        ways: Values of `RESIZES`.
 
     Returns:
-        ``(RESIZES, size, size, 3)`` uint8.
+        ``(ways, size, size, 3)`` uint8.
     """
-    return np.stack([_shrink(picture, size, *way) for way in RESIZES.values()])
+    return np.stack([_shrink(picture, size, *way) for way in ways])
 
 
 def _shrink(picture: NDArray[np.uint8], size: int, square: bool, smooth: bool, up: int) -> NDArray[np.uint8]:
@@ -59,22 +62,31 @@ def _shrink(picture: NDArray[np.uint8], size: int, square: bool, smooth: bool, u
     return centre_square(small[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).numpy(), up)
 
 
-def frames_around(requests: Sequence[Request], size: int, *, reach: int) -> Frames:
+def frames_around(
+    requests: Sequence[Request],
+    size: int,
+    *,
+    reach: int,
+    ways: Sequence[tuple[bool, bool, int]] = tuple(RESIZES.values()),
+) -> Frames:
     """Every requested frame and its neighbours, from decoding each video from its first frame on.
 
     Args:
         requests: What is asked for.
         size: Side of the frames, pixels.
         reach: Neighbours on each side.
+        ways: Values of `RESIZES`: how each is shrunk.
     """
     wanted: dict[str, set[int]] = {}
     for request in requests:
         near = {number + offset for number in request.unique for offset in range(-reach, reach + 1)}
         wanted.setdefault(request.path, set()).update(near)
-    return {path: dict(_decode(path, numbers, size)) for path, numbers in wanted.items()}
+    return {path: dict(_decode(path, numbers, size, ways)) for path, numbers in wanted.items()}
 
 
-def _decode(path: str, numbers: set[int], size: int) -> Iterable[tuple[int, NDArray[np.uint8]]]:
+def _decode(
+    path: str, numbers: set[int], size: int, ways: Sequence[tuple[bool, bool, int]]
+) -> Iterable[tuple[int, NDArray[np.uint8]]]:
     last = max(numbers)
     with av.open(path) as container:
         container.streams.video[0].thread_type = "NONE"
@@ -83,6 +95,6 @@ def _decode(path: str, numbers: set[int], size: int) -> Iterable[tuple[int, NDAr
                 picture = frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
                 if frame.rotation:
                     picture = np.rot90(picture, k=round(frame.rotation / 90))
-                yield number, shrink(picture, size)
+                yield number, shrink(picture, size, ways)
             if number >= last:
                 return

@@ -5,15 +5,27 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 
-from bench.peers.base import Candidate
+from bench.figures import figure
 from bench.plan import in_batches
 from bench.processes import cpu_seconds
 from bench.stats import estimate, ratios
+
+if TYPE_CHECKING:
+    from bench.peers.base import Setting
+
+
+class Streams(Protocol):
+    """Whatever delivers batches of requests, one after the other."""
+
+    def epoch(self, batches: Sequence[Sequence[int]]) -> Iterator[Any]: ...
+
+
+Contender = TypeVar("Contender")
 
 
 @dataclass(frozen=True)
@@ -50,16 +62,17 @@ class Round:
 
 
 def measure(
-    candidates: Mapping[str, Candidate],
+    candidates: Mapping[str, Contender],
     requests: Sequence[int],
     *,
     rounds: int,
     warmup: int,
     batch_size: int,
     lead: int,
-    seed: int,
+    seed: int | Sequence[int],
     device: torch.device,
     told: Callable[[str, int, Figure], None] = lambda name, number, figure: None,
+    timer: Callable[..., Figure] | None = None,
 ) -> list[Round]:
     """Interleaved rounds: in each, all candidates run in a new random order over one new order of the requests.
 
@@ -75,7 +88,9 @@ def measure(
         seed: Seed of both orders.
         device: Waited for before the clock is read.
         told: Called after each measurement with the name, the round (negative: warm-up) and the figure.
+        timer: Runs and times one candidate, called as `time_epoch` is, which it is by default.
     """
+    timed: Callable[..., Figure] = timer or time_epoch
     random = np.random.default_rng(seed)
     done = []
     for number in range(-warmup, rounds):
@@ -83,14 +98,19 @@ def measure(
         order = [list(candidates)[place] for place in random.permutation(len(candidates))]
         figures = {}
         for name in order:
-            figures[name] = time_epoch(candidates[name], batches, lead=lead, device=device)
+            figures[name] = timed(candidates[name], batches, lead=lead, device=device)
             told(name, number, figures[name])
         if number >= 0:
             done.append(Round(order, {name: figures[name] for name in candidates}))
     return done
 
 
-def time_epoch(candidate: Candidate, batches: Sequence[Sequence[int]], *, lead: int, device: torch.device) -> Figure:
+def lead(setting: Setting) -> int:
+    """Batches in which a candidate reaches its steady state: all workers busy, all that is prepared ahead under way."""
+    return max(setting.workers, setting.prefetch)
+
+
+def time_epoch(candidate: Streams, batches: Sequence[Sequence[int]], *, lead: int, device: torch.device) -> Figure:
     """Time one epoch in the candidate's steady state.
 
     The clock runs from the delivery of batch `lead` to the delivery of batch `lead + len(batches)`; the epoch is
@@ -99,7 +119,7 @@ def time_epoch(candidate: Candidate, batches: Sequence[Sequence[int]], *, lead: 
     """
     ends = [batches[place % len(batches)] for place in range(lead)]
     whole = [*ends, *batches, *ends]
-    stream: Iterator[torch.Tensor] = iter(candidate.epoch(whole))
+    stream = iter(candidate.epoch(whole))
     for _ in range(lead):
         next(stream)
     _wait(device)
@@ -135,6 +155,27 @@ def summarise(rounds: Sequence[Round], first: str = "ours") -> dict[str, dict[st
         if first in rates and name != first:
             summary[name]["ratio_of_ours"] = estimate(ratios(rates[first], rate)).as_dict()
     return summary
+
+
+def figures(rounds: Sequence[Round], where: str, first: str = "ours") -> dict[str, dict[str, Any]]:
+    """The same as figures of a result, each with its rounds' values, so that two results can be compared.
+
+    Args:
+        rounds: Of some candidates over the same requests.
+        where: What was measured, for example "independent"; ends the names.
+        first: The candidate whose ratio to each other one is given.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    if not rounds:
+        return found
+    rates = {name: [turn.figures[name].samples_per_second for turn in rounds] for name in rounds[0].figures}
+    for name, rate in rates.items():
+        spent = [turn.figures[name].cpu_seconds_per_sample for turn in rounds]
+        found[f"{name} pairs/s ({where})"] = figure(rate, "pairs/s", "higher")
+        found[f"{name} CPU s/pair ({where})"] = figure(spent, "s/pair", "lower")
+        if first in rates and name != first:
+            found[f"{first} / {name} ({where})"] = figure(ratios(rates[first], rate), "x", "higher")
+    return found
 
 
 def _wait(device: torch.device) -> None:

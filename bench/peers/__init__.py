@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.peers import dali, decord, ours, torchcodec
+from bench.peers import dali, decord, ours, pyav, torchcodec
 from bench.peers.base import Candidate, Setting
 
 CANDIDATES: dict[str, type[Candidate]] = {
@@ -11,6 +11,8 @@ CANDIDATES: dict[str, type[Candidate]] = {
     "decord-best": decord.DecordBest,
     "torchcodec-usual": torchcodec.TorchcodecUsual,
     "torchcodec-best": torchcodec.TorchcodecBest,
+    "pyav-usual": pyav.PyavUsual,
+    "pyav-best": pyav.PyavBest,
     "dali-decoder": dali.DaliDecoder,
     "dali-reader": dali.DaliReader,
 }

@@ -31,6 +31,7 @@ class Setting:
         dtype: Of the delivered clips.
         device: Where the clips must be in the end.
         corpus: The indexed videos; only ours reads it.
+        prefetch: Batches prepared ahead: by each worker of a DataLoader; in all where there are threads.
     """
 
     frames: int
@@ -40,6 +41,19 @@ class Setting:
     dtype: torch.dtype
     device: torch.device
     corpus: Corpus
+    prefetch: int = 2
+
+
+def why_missing(modules: Sequence[str]) -> str | None:
+    """The first of some modules that cannot be imported, with what importing it raised; None if all can."""
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        # Whatever a foreign package raises while it is imported, the answer is the same: it cannot be used.
+        except Exception as error:
+            first = (str(error).strip().splitlines() or [""])[0]
+            return f"{name}: {type(error).__name__}: {first}"
+    return None
 
 
 class Candidate(ABC):
@@ -61,14 +75,7 @@ class Candidate(ABC):
     @classmethod
     def missing(cls) -> str | None:
         """Why this candidate cannot run here, or None."""
-        for name in cls.needs:
-            try:
-                importlib.import_module(name)
-            # Whatever a foreign package raises while it is imported, the answer is the same: it cannot be used.
-            except Exception as error:
-                first = (str(error).strip().splitlines() or [""])[0]
-                return f"{name}: {type(error).__name__}: {first}"
-        return None
+        return why_missing(cls.needs)
 
     @classmethod
     def refuses(cls, requests: Sequence[Request], setting: Setting) -> str | None:
@@ -130,6 +137,7 @@ class LoaderCandidate(Candidate):
             batch_sampler=self.order,
             num_workers=setting.workers,
             persistent_workers=setting.workers > 0,
+            prefetch_factor=setting.prefetch if setting.workers else None,
             # A fork would copy the threads' locks of whichever candidates are open already.
             multiprocessing_context="spawn" if setting.workers else None,
             worker_init_fn=one_thread,

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import tempfile
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -25,6 +25,24 @@ if TYPE_CHECKING:
     from nvidia.dali.pipeline import Pipeline
 
 
+def refused_codecs(codecs: Iterable[str], device: str) -> str | None:
+    """Why DALI's decoder does not take videos of these codecs on the device ("cpu" or "cuda"), or None."""
+    from dali_pipes.decode.choice import CPU_CODECS, GPU_CODECS
+
+    known = tuple(GPU_CODECS) if device == "cuda" else CPU_CODECS
+    others = sorted(set(codecs) - set(known))
+    if others:
+        where = "GPU" if device == "cuda" else "CPU"
+        return f"DALI's {where} decoder does not take {', '.join(others)} (it takes {', '.join(known)})"
+    return None
+
+
+def odd_stride(requests: Sequence[Request]) -> str | None:
+    """Why a reader, whose stride is a whole number of frames, cannot show these speeds, or None."""
+    odd = sorted({speed for request in requests for speed in request.speeds if speed != int(speed)})
+    return f"its stride is a whole number of frames; speed {odd[0]:g} is none" if odd else None
+
+
 class DaliCandidate(Candidate):
     """One DALI pipeline an epoch, built over that epoch's requests before its first batch."""
 
@@ -36,21 +54,14 @@ class DaliCandidate(Candidate):
 
     @classmethod
     def refuses(cls, requests: Sequence[Request], setting: Setting) -> str | None:
-        from dali_pipes.decode.choice import CPU_CODECS, GPU_CODECS
-
-        known = tuple(GPU_CODECS) if setting.device.type == "cuda" else CPU_CODECS
-        codecs = sorted(set(setting.corpus.column("codec")[setting.corpus.select()].tolist()) - set(known))
-        if codecs:
-            where = "GPU" if setting.device.type == "cuda" else "CPU"
-            return f"DALI's {where} decoder does not take {', '.join(codecs)} (it takes {', '.join(known)})"
-        return None
+        return refused_codecs(setting.corpus.column("codec")[setting.corpus.select()].tolist(), setting.device.type)
 
     @abstractmethod
     def clips(self, batches: Sequence[Sequence[int]]) -> tuple[DataNode, ...]:
         """The nodes of one clip a view, ``(T, H, W, 3)`` with the short side at the size, for an epoch's requests."""
 
     def epoch(self, batches: Sequence[Sequence[int]]) -> Iterator[torch.Tensor]:
-        pipeline = self._build(batches)
+        pipeline = self.build(batches)
         waiting = torch.empty(0)
         for batch in batches:
             # A reader fills its batches across ours, so some of its samples may belong to the next one.
@@ -64,8 +75,8 @@ class DaliCandidate(Candidate):
     def close(self) -> None:
         """Pipelines live no longer than their epoch."""
 
-    def _build(self, batches: Sequence[Sequence[int]]) -> Pipeline:
-        from nvidia.dali import fn, types
+    def build(self, batches: Sequence[Sequence[int]]) -> Pipeline:
+        """The pipeline of an epoch."""
         from nvidia.dali.pipeline import Pipeline
 
         setting = self.setting
@@ -73,25 +84,31 @@ class DaliCandidate(Candidate):
             batch_size=setting.batch_size,
             num_threads=setting.workers or 1,
             device_id=(setting.device.index or 0) if setting.device.type == "cuda" else None,
-            prefetch_queue_depth=2,
+            prefetch_queue_depth=setting.prefetch,
             exec_dynamic=True,
         )
-        half = setting.dtype is torch.float16
         with pipeline:
-            outputs = [
-                fn.crop_mirror_normalize(
-                    clip,
-                    crop=(setting.size, setting.size),
-                    dtype=types.DALIDataType.FLOAT16 if half else types.DALIDataType.FLOAT,
-                    output_layout="CFHW",
-                    mean=[255 * value for value in MEAN],
-                    std=[255 * value for value in STD],
-                )
-                for clip in self.clips(batches)
-            ]
-            pipeline.set_outputs(*outputs)
+            pipeline.set_outputs(*self.outputs(batches))
         pipeline.build()
         return pipeline
+
+    def outputs(self, batches: Sequence[Sequence[int]]) -> tuple[DataNode, ...]:
+        """What the pipeline delivers: one normalised clip a view."""
+        from nvidia.dali import fn, types
+
+        setting = self.setting
+        nodes: list[Any] = [
+            fn.crop_mirror_normalize(
+                clip,
+                crop=(setting.size, setting.size),
+                dtype=types.DALIDataType.FLOAT16 if setting.dtype is torch.float16 else types.DALIDataType.FLOAT,
+                output_layout="CFHW",
+                mean=[255 * value for value in MEAN],
+                std=[255 * value for value in STD],
+            )
+            for clip in self.clips(batches)
+        ]
+        return tuple(nodes)
 
     @property
     def gpu(self) -> bool:
@@ -103,26 +120,43 @@ class DaliDecoder(DaliCandidate):
 
     notes = "fn.decoders.video over whole files (external source), unique frames, resized once, gathered per view"
 
+    # Further options of the decoder on a GPU.
+    gpu_options: ClassVar[dict[str, Any]] = {}
+
     def clips(self, batches: Sequence[Sequence[int]]) -> tuple[DataNode, ...]:
         from nvidia.dali import fn
 
         views = len(self.requests[0].numbers)
-        nodes: Any = fn.external_source(source=self._inputs(batches), num_outputs=2 + views, batch=True)
-        encoded, numbers, *orders = nodes
-        frames = fn.decoders.video(encoded, frames=numbers, device="mixed" if self.gpu else "cpu")
-        small: Any = fn.resize(frames, resize_shorter=self.setting.size)
+        orders: Any = fn.external_source(source=self.orders(batches), num_outputs=views, batch=True)
+        small: Any = fn.resize(self.decoded(batches), resize_shorter=self.setting.size)
         return tuple(fn.sequence_rearrange(small, new_order=order) for order in orders)
 
-    def _inputs(self, batches: Sequence[Sequence[int]]) -> Iterator[tuple[list[NDArray[Any]], ...]]:
+    def decoded(self, batches: Sequence[Sequence[int]]) -> Any:
+        """The node of the unique frames of each request, at full size."""
+        from nvidia.dali import fn
+
+        nodes: Any = fn.external_source(source=self.encoded(batches), num_outputs=2, batch=True)
+        encoded, numbers = nodes
+        if self.gpu:
+            return fn.decoders.video(encoded, frames=numbers, device="mixed", **self.gpu_options)
+        return fn.decoders.video(encoded, frames=numbers, device="cpu")
+
+    def encoded(self, batches: Sequence[Sequence[int]]) -> Iterator[tuple[list[NDArray[Any]], list[NDArray[Any]]]]:
+        """Of each batch the bytes to decode, and the numbers of the unique frames in them."""
         for batch in batches:
             requests = [self.requests[number] for number in batch]
             yield (
                 [np.fromfile(request.path, np.uint8) for request in requests],
                 [np.array(request.unique, np.int32) for request in requests],
-                *(
-                    [np.searchsorted(r.unique, np.asarray(r.numbers[view])).astype(np.int32) for r in requests]
-                    for view in range(len(requests[0].numbers))
-                ),
+            )
+
+    def orders(self, batches: Sequence[Sequence[int]]) -> Iterator[tuple[list[NDArray[Any]], ...]]:
+        """Of each batch and view the places of the view's frames among the unique ones."""
+        for batch in batches:
+            requests = [self.requests[number] for number in batch]
+            yield tuple(
+                [np.searchsorted(r.unique, np.asarray(r.numbers[view])).astype(np.int32) for r in requests]
+                for view in range(len(requests[0].numbers))
             )
 
 
@@ -146,34 +180,44 @@ class DaliReader(DaliCandidate):
 
     @classmethod
     def refuses(cls, requests: Sequence[Request], setting: Setting) -> str | None:
-        odd = sorted({speed for request in requests for speed in request.speeds if speed != int(speed)})
-        if odd:
-            return f"its stride is a whole number of frames; speed {odd[0]:g} is none"
-        return super().refuses(requests, setting)
+        return odd_stride(requests) or super().refuses(requests, setting)
 
     def clips(self, batches: Sequence[Sequence[int]]) -> tuple[DataNode, ...]:
         from nvidia.dali import fn
 
+        nodes: list[Any] = [fn.resize(node, resize_shorter=self.setting.size) for node in self.sequences(batches)]
+        return tuple(nodes)
+
+    def sequences(self, batches: Sequence[Sequence[int]]) -> tuple[Any, ...]:
+        """The frames of each view at full size."""
         requests = [self.requests[number] for batch in batches for number in batch]
-        nodes: list[Any] = []
+        nodes = []
         for view, speed in enumerate(requests[0].speeds):
-            stride = int(speed)
-            # A sequence takes T * stride frames of a range, though it shows the last stride - 1 of them never.
-            span = self.setting.frames * stride
+            span = self.span(int(speed))
             lines = [f"{self.links[r.path]} 0 {r.starts[view]} {r.starts[view] + span}" for r in requests]
             path = Path(self.folder.name) / f"view{view}.txt"
             path.write_text("\n".join(lines) + "\n")
-            outputs: Any = fn.experimental.readers.video(
-                device="gpu" if self.gpu else "cpu",
-                file_list=str(path),
-                file_list_format="frames",
-                file_list_include_end=False,
-                sequence_length=self.setting.frames,
-                stride=stride,
-                prefetch_queue_depth=2,
-            )
-            nodes.append(fn.resize(outputs[0], resize_shorter=self.setting.size))
+            nodes.append(self.reader(str(path), int(speed)))
         return tuple(nodes)
+
+    def span(self, stride: int) -> int:
+        """Frames of a range that one sequence takes: T * stride, though it never shows the last stride - 1."""
+        return self.setting.frames * stride
+
+    def reader(self, file_list: str, stride: int) -> Any:
+        """The node of a reader over a list of ``file label first last`` lines."""
+        from nvidia.dali import fn
+
+        outputs: Any = fn.experimental.readers.video(
+            device="gpu" if self.gpu else "cpu",
+            file_list=file_list,
+            file_list_format="frames",
+            file_list_include_end=False,
+            sequence_length=self.setting.frames,
+            stride=stride,
+            prefetch_queue_depth=self.setting.prefetch,
+        )
+        return outputs[0]
 
     def close(self) -> None:
         self.folder.cleanup()

@@ -37,6 +37,7 @@ class Ours(Candidate):
             augment=None,
             dtype="float16" if setting.dtype is torch.float16 else "float32",
             threads=setting.workers,
+            prefetch=setting.prefetch,
         )
 
     def epoch(self, batches: Sequence[Sequence[int]]) -> Iterator[torch.Tensor]:

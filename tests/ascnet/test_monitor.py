@@ -117,6 +117,24 @@ def test_value_that_cannot_be_read_is_said_once_and_the_others_go_on(monkeypatch
     assert said == ["gpu/decoder_load is not recorded: Not Supported"]
 
 
+def test_pcie_is_recorded_in_megabytes_and_left_out_where_the_gpu_does_not_tell() -> None:
+    class Driver:
+        """What is used of pynvml for PCIe; kilobytes a second, as NVML counts."""
+
+        NVML_PCIE_UTIL_TX_BYTES, NVML_PCIE_UTIL_RX_BYTES = 0, 1
+
+        def nvmlDeviceGetPcieThroughput(self, handle: str, counter: int) -> int:
+            return (1500, 250000)[counter]
+
+    class Virtual(Driver):
+        def nvmlDeviceGetPcieThroughput(self, handle: str, counter: int) -> int:
+            raise RuntimeError("Not Supported")
+
+    probes = gpu_probes(Driver(), "handle")
+    assert probes["gpu/pcie_rx_mb_s"]() == 250.0 and probes["gpu/pcie_tx_mb_s"]() == 1.5
+    assert not any("pcie" in name for name in gpu_probes(Virtual(), "handle"))
+
+
 def test_probe_that_hangs_holds_up_neither_reading_nor_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     hang = threading.Event()
     monkeypatch.setattr("ascnet.logs.monitor.host_probes", lambda: {"gpu/sm_load": lambda: float(hang.wait())})

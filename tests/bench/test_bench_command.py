@@ -75,7 +75,7 @@ def test_ours_delivers_the_right_frames_and_a_missing_peer_is_listed(
     assert result["benchmark"] == "loader" and result["format"] == 1
     assert "no_such_module" in result["missing"]["decord-best"]
     assert set(result) == {"format", "benchmark", "created", "arguments", "environment", "corpus", "candidates",
-                           "missing", "windows", "goals"}  # fmt: skip
+                           "missing", "windows", "goals", "curves", "figures"}  # fmt: skip
     assert {"cpu", "packages", "commit", "gpus"} <= set(result["environment"])
     assert result["corpus"]["videos"] == 3 and result["corpus"]["fingerprint"]
     for window in ("independent", "shared"):
@@ -85,6 +85,9 @@ def test_ours_delivers_the_right_frames_and_a_missing_peer_is_listed(
         assert [set(turn["figures"]) for turn in part["rounds"]] == [{"ours"}, {"ours"}]
         assert part["summary"]["ours"]["samples_per_second"]["median"] > 0
         assert part["summary"]["ours"]["cpu_seconds_per_sample"]["median"] > 0
+        assert len(result["figures"][f"ours pairs/s ({window})"]["values"]) == 2
+    assert set(result["figures"]) == {f"ours {what} ({window})" for what in ("pairs/s", "CPU s/pair") for window in
+                                      ("independent", "shared")}  # fmt: skip
     shown = capsys.readouterr().out
     assert "missing" in shown and "window: shared" in shown
     assert str(folder) not in output.read_text()

@@ -1,0 +1,1 @@
+"""The page of `python -m bench report`: results of benchmarks as charts and tables in one file."""
