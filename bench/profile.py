@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.figures import figure
+from bench.measure.figures import figure
 from bench.verdict.foreign import Watched, observe_calling, observe_unknown, observe_workers
 from bench.verdict.judge import Verdict, judge
 from bench.verdict.meter import observe

@@ -7,20 +7,14 @@ from __future__ import annotations
 
 import gc
 import json
-import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from bench.measure.processes import resident
+
 SPEEDS = (1, 2)
-
-
-def resident() -> float:
-    """Resident memory of this process, MiB, from Linux's /proc (proc_pid_statm(5))."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def measure_open(path: str) -> dict[str, Any]:

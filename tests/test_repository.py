@@ -74,6 +74,18 @@ def test_an_upward_arrow_would_be_seen() -> None:
     assert arrows("bench", ("dali_pipes",))
 
 
+def test_in_bench_commands_stand_above_all_and_what_is_shared_below() -> None:
+    upward = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for path in modules("bench")
+        for name, line in imports(path)
+        if name.startswith("bench.commands.") and is_module(name) and path.parent.name != "commands"
+    ]
+    assert upward == []
+    lowest = [arrow for arrow in arrows("bench", ("bench",)) if arrow.startswith("bench/measure/")]
+    assert [arrow for arrow in lowest if "bench.measure" not in arrow and "bench.peers" not in arrow] == []
+
+
 def test_ascnet_uses_only_the_public_face_of_dali_pipes() -> None:
     beyond = [
         f"{path.relative_to(ROOT)}:{line} imports {name}"
@@ -169,7 +181,9 @@ def test_commands_in_the_documents_exist_with_their_options(document: Path) -> N
                 options = set(subparsers.choices[words[1]]._option_string_actions)
             assert {word.partition("=")[0] for word in words if word.startswith("--")} <= options, line
         elif words[:3] == ["python", "-m", "bench"] and len(words) > 3:
-            assert (ROOT / "bench" / f"{words[3].replace('-', '_')}.py").is_file() or words[3].startswith("-"), line
+            assert (ROOT / "bench" / "commands" / f"{words[3].replace('-', '_')}.py").is_file() or words[3].startswith(
+                "-"
+            ), line
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

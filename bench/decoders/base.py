@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from bench.isolated import in_one_line
+from bench.measure.isolated import in_one_line
+from bench.measure.plan import Request
 from bench.peers.base import why_missing
-from bench.plan import Request
 
 if TYPE_CHECKING:
     from dali_pipes import Video

@@ -15,14 +15,14 @@ import torch
 from numpy.typing import NDArray
 
 from ascnet.logs.monitor import Monitor
-from bench import figures
-from bench.check import REACH, Check, judge
 from bench.decoders.base import AHEAD, Decoder, Job
 from bench.decoders.running import WAY, Runner, Turn
-from bench.isolated import Failure, Isolated, Lost
-from bench.reference import RESIZES, Frames, frames_around
-from bench.rounds import Figure, Round, measure
-from bench.stats import ratios
+from bench.measure import figures
+from bench.measure.check import REACH, Check, judge
+from bench.measure.isolated import Failure, Isolated, Lost
+from bench.measure.reference import RESIZES, Frames, frames_around
+from bench.measure.rounds import Figure, Round, measure
+from bench.measure.stats import ratios
 from dali_pipes import Progress
 
 # Side of the pictures that are compared, pixels.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bench.decoders.base import ThreadedDecoder
-from bench.plan import Request
+from bench.measure.plan import Request
 
 
 class Decord(ThreadedDecoder):

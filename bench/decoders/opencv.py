@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from bench.decoders.base import Job, ThreadedDecoder
-from bench.plan import Request
+from bench.measure.plan import Request
 
 
 class Opencv(ThreadedDecoder):

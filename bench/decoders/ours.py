@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from bench.decoders.base import AHEAD, Job, ThreadedDecoder
 from bench.decoders.dali import DaliFrames, WholeFiles
+from bench.measure.plan import Request
 from bench.peers.base import Setting
-from bench.plan import Request
 
 if TYPE_CHECKING:
     from dali_pipes.decode.slice import Slice

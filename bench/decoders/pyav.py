@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from bench.decoders.base import ThreadedDecoder
+from bench.measure.plan import Request
 from bench.peers.pyav import sought, upright
-from bench.plan import Request
 
 
 class Pyav(ThreadedDecoder):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from bench.decoders.base import Job, ThreadedDecoder
-from bench.plan import Request
+from bench.measure.plan import Request
 
 
 class PyNvVideoCodec(ThreadedDecoder):

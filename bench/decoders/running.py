@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from bench.decoders.base import Decoder, Job
-from bench.reference import RESIZES, shrink
-from bench.rounds import Figure, time_epoch
+from bench.measure.reference import RESIZES, shrink
+from bench.measure.rounds import Figure, time_epoch
 
 # Decoders deliver whole frames, so all of them are shrunk here in the same way.
 WAY = "square, antialiased"
@@ -88,7 +88,7 @@ class Runner:
         return small
 
     def turn(self, batches: Sequence[Sequence[int]], lead: int) -> Turn:
-        """Time one round, as `bench.rounds.time_epoch` does."""
+        """Time one round, as `bench.measure.rounds.time_epoch` does."""
         assert self.decoder is not None
         reset_peak_memory()
         figure = time_epoch(self.decoder, batches, lead=lead, device=self.device)

@@ -6,7 +6,7 @@ import importlib
 from typing import Any
 
 from bench.decoders.base import ThreadedDecoder
-from bench.plan import Request
+from bench.measure.plan import Request
 
 
 class Spdl(ThreadedDecoder):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from bench.decoders.base import Job, ThreadedDecoder
-from bench.isolated import in_one_line
-from bench.plan import Request
+from bench.measure.isolated import in_one_line
+from bench.measure.plan import Request
 
 
 class TorchcodecCpu(ThreadedDecoder):

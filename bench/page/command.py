@@ -39,13 +39,13 @@ def command_of(result: Result) -> str:
 
 def _actions(benchmark: str) -> Mapping[str, argparse.Action]:
     """What the command takes, by destination; {} of a command that there is no longer, or not here."""
-    from bench.__main__ import COMMANDS
+    from bench.commands import COMMANDS
 
     if benchmark not in COMMANDS:
         return {}
     parser = argparse.ArgumentParser()
     try:
-        importlib.import_module(f"bench.{benchmark}").add_arguments(parser)
+        importlib.import_module(f"bench.commands.{benchmark}").add_arguments(parser)
     except ImportError:
         return {}
     # All that argparse tells of its arguments to the outside is the usage; their list has no public name.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from bench.figures import Better, figure
+from bench.measure.figures import Better, figure
 from bench.page.read import Result
 
 Figures = dict[str, Mapping[str, Any]]

@@ -124,7 +124,7 @@ class Page:
         )
 
     def _sections(self) -> list[str]:
-        from bench.__main__ import COMMANDS
+        from bench.commands import COMMANDS
 
         sections = []
         groups = itertools.groupby(self.shown, key=lambda pair: pair[0].benchmark)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from bench.measure.stats import estimate, ratios
 from bench.page.charts import Bar, Point, bars, lines, scatter
 from bench.page.content import Chart, Part
 from bench.page.facts import plain
 from bench.page.read import Result
 from bench.page.tables import Row, Table, interval, short
-from bench.stats import estimate, ratios
 
 
 def bank(result: Result) -> Part:

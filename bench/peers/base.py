@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from bench.plan import Request
+from bench.measure.plan import Request
 
 if TYPE_CHECKING:
     from dali_pipes import Corpus

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bench.check import MEAN, STD
+from bench.measure.check import MEAN, STD
+from bench.measure.plan import Request
 from bench.peers.base import Candidate, Setting
-from bench.plan import Request
 
 if TYPE_CHECKING:
     from nvidia.dali.data_node import DataNode

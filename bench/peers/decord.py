@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from bench.measure.plan import Request
+from bench.measure.reference import centre_square
 from bench.peers.base import LoaderCandidate
 from bench.peers.recipes import gather, normalise, small_shape, usual_clip
-from bench.plan import Request
-from bench.reference import centre_square
 
 
 class DecordUsual(LoaderCandidate):

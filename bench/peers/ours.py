@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from bench.measure.plan import Request
 from bench.peers.base import Candidate, Setting
-from bench.plan import Request
 
 
 class Ours(Candidate):

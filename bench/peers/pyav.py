@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bench.measure.plan import Request
+from bench.measure.reference import centre_square
 from bench.peers.base import LoaderCandidate
 from bench.peers.recipes import gather, normalise, usual_clip
-from bench.plan import Request
-from bench.reference import centre_square
 
 if TYPE_CHECKING:
     from av import VideoFrame

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from bench.check import MEAN, STD
-from bench.plan import Request
+from bench.measure.check import MEAN, STD
+from bench.measure.plan import Request
 
 
 def usual_clip(frames: torch.Tensor, size: int) -> torch.Tensor:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from bench.measure.plan import Request
+from bench.measure.reference import centre_square
 from bench.peers.base import LoaderCandidate
 from bench.peers.recipes import gather, normalise, usual_clip
-from bench.plan import Request
-from bench.reference import centre_square
 
 
 class TorchcodecUsual(LoaderCandidate):

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from bench.processes import cpu_seconds
+from bench.measure.processes import cpu_seconds
 from bench.verdict.machine import (
     ThreadTime,
     cores_free,

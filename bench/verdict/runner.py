@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.poller import Poller
+from bench.measure.poller import Poller
 from bench.verdict.foreign import Watched
 from bench.verdict.meter import Meter, calling_clocks
 from dali_pipes import ClipStream, SpeedLoader

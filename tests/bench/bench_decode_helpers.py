@@ -16,7 +16,7 @@ from make_videos import decode_all
 
 from bench.decoders import Decoder, Job
 from bench.decoders.base import Part, ThreadedDecoder
-from bench.plan import Request, draw
+from bench.measure.plan import Request, draw
 from dali_pipes import Corpus
 
 FRAMES = 4

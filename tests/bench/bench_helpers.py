@@ -9,10 +9,10 @@ import av
 import numpy as np
 import torch
 
+from bench.measure.plan import Request, draw
+from bench.measure.reference import shrink
 from bench.peers.base import Candidate, Setting
 from bench.peers.recipes import normalise
-from bench.plan import Request, draw
-from bench.reference import shrink
 
 SIZE, FRAMES = 32, 4
 

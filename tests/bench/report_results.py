@@ -7,16 +7,18 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from bench import curves, ladder, step
-from bench.bank import figures_of as bank_figures
-from bench.check import Check
+from bench.commands import step
+from bench.commands.bank import figures_of as bank_figures
 from bench.decoders import contest
 from bench.decoders.running import Turn
-from bench.figures import figure
-from bench.output import write_json
-from bench.rounds import Figure, Round, figures, summarise
-from bench.rung import Pass
-from bench.step_verdict import judge
+from bench.measure.check import Check
+from bench.measure.figures import figure
+from bench.measure.output import write_json
+from bench.measure.rounds import Figure, Round, figures, summarise
+from bench.peers import curves
+from bench.stages import ladder
+from bench.stages.rung import Pass
+from bench.step.verdict import judge
 
 RESULTS = Path(__file__).resolve().parents[2] / "bench" / "results"
 EVIL = "<img src=x onerror=alert(1)>"

@@ -17,8 +17,10 @@ from make_videos import make_video
 
 from ascnet.evaluate.protocols import Protocol
 from ascnet.evaluate.run import evaluate, untrained_encoder
-from bench import ablation, ablation_table, speed_probe
 from bench.__main__ import main
+from bench.ablation import speed_probe
+from bench.ablation import table as ablation_table
+from bench.commands import ablation
 from dali_pipes import Corpus, DataError
 
 SMALL = ["--set", "data.frames=4", "data.size=16", "data.batch_size=2", "data.clips_per_video=1", "data.threads=1"]

@@ -12,9 +12,9 @@ from bank_reference import unit_case
 from torch import Tensor
 
 from bench.__main__ import main
-from bench.bandwidth import cache_bytes, free_bytes, measure
-from bench.bank import absent, compare, fitting, judge
-from bench.bank_searches import DTYPES, Faiss, Ours, Plain, Setting, differs, make_bank, reference
+from bench.bank.searches import DTYPES, Faiss, Ours, Plain, Setting, differs, make_bank, reference
+from bench.commands.bank import absent, compare, fitting, judge
+from bench.measure.bandwidth import cache_bytes, free_bytes, measure
 
 CPU = torch.device("cpu")
 

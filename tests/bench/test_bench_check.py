@@ -10,10 +10,10 @@ import torch
 from bench_helpers import SIZE, Sequential, requests_of, setting
 from make_videos import make_video
 
-from bench.check import Check
-from bench.loader import check_all
-from bench.plan import Request
-from bench.reference import RESIZES, frames_around
+from bench.commands.loader import check_all
+from bench.measure.check import Check
+from bench.measure.plan import Request
+from bench.measure.reference import RESIZES, frames_around
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def test_frames_of_a_still_video_cannot_vouch_for_anybody(tmp_path: Path) -> Non
     parts = frames_around([_request(source, (0,))], SIZE, reach=0)
     still = {path: {number: frames[0] for number in range(24)} for path, frames in parts.items()}
     picture = torch.from_numpy(still[str(source)][0][0])
-    from bench.check import compare
+    from bench.measure.check import compare
     from bench.peers.recipes import normalise
 
     batch = normalise(picture.expand(1, 1, 1, *picture.shape), torch.float32, torch.device("cpu"))

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from make_videos import make_video
 
-from bench.__main__ import COMMANDS, main
-from bench.output import write_json
+from bench.__main__ import main
+from bench.commands import COMMANDS
+from bench.measure.output import write_json
 from bench.peers import CANDIDATES
 from dali_pipes.errors import DataError
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from bench.__main__ import main
-from bench.changes import change, compared, ratio_interval
-from bench.figures import Better, figure
+from bench.measure.changes import change, compared, ratio_interval
+from bench.measure.figures import Better, figure
 
 RESULTS = Path(__file__).resolve().parents[2] / "bench" / "results"
 STEADY = [10.0, 10.1, 9.9, 10.0, 10.05]

@@ -10,10 +10,10 @@ import torch
 from bench_helpers import FRAMES, SIZE, requests_of, setting
 from make_videos import make_video
 
-from bench.check import compare
+from bench.measure.check import compare
+from bench.measure.plan import Request, draw, in_batches
+from bench.measure.reference import frames_around
 from bench.peers.dali import DaliCandidate, DaliDecoder, DaliReader
-from bench.plan import Request, draw, in_batches
-from bench.reference import frames_around
 from dali_pipes import Corpus
 
 pytest.importorskip("nvidia.dali")

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from make_videos import make_video
 
-from bench import fuzz
 from bench.__main__ import main
+from bench.commands import fuzz
 from bench.fuzz_variants import MUTATIONS, damaged, variant
 from dali_pipes.corpus.probe import probe_row
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from bench.halving import Found, Halving, LeftOut, TooShort
+from bench.sweep.halving import Found, Halving, LeftOut, TooShort
 
 START = 0.5
 

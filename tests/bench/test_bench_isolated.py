@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.isolated import Isolated, Lost, Raised, without_folders
+from bench.measure.isolated import Isolated, Lost, Raised, without_folders
 
 
 class Thing:

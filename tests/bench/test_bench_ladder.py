@@ -14,13 +14,13 @@ import torch
 from make_videos import make_video
 
 from ascnet.config import Config
-from bench.alone import Cut, InOrder, Needed, Plan, Read, on_threads
-from bench.alone_graph import Augmented, Copy, DaliDecode, DaliInOrder, Gather, decoded
-from bench.ladder import WARM, climb, figures, reading
-from bench.rung import Batches, Pass, Rung, Work, decoded_per_frame
-from bench.storage_reads import Packets, evict, read, resident
-from bench.trainer import Held, Trainer
-from bench.whole import FullLoader, FullPass, LoaderAndStep, StepAlone, Training, endless, open_loader
+from bench.stages.alone import Cut, InOrder, Needed, Plan, Read, on_threads
+from bench.stages.alone_graph import Augmented, Copy, DaliDecode, DaliInOrder, Gather, decoded
+from bench.stages.ladder import WARM, climb, figures, reading
+from bench.stages.rung import Batches, Pass, Rung, Work, decoded_per_frame
+from bench.stages.storage_reads import Packets, evict, read, resident
+from bench.stages.trainer import Held, Trainer
+from bench.stages.whole import FullLoader, FullPass, LoaderAndStep, StepAlone, Training, endless, open_loader
 from dali_pipes import Augment, ClipRequest, Corpus, View
 
 TINY = (

@@ -14,13 +14,12 @@ from bench_helpers import setting
 from make_videos import make_video
 from rich.console import Console
 
-from bench import curves
 from bench.__main__ import main
-from bench.check import Check
-from bench.curves import Axis, axis, curve, knee, points, trace
-from bench.peers import CANDIDATES, Candidate, Setting
-from bench.plan import Request
-from bench.rounds import Figure, Round, figures, lead
+from bench.measure.check import Check
+from bench.measure.plan import Request
+from bench.measure.rounds import Figure, Round, figures, lead
+from bench.peers import CANDIDATES, Candidate, Setting, curves
+from bench.peers.curves import Axis, axis, curve, knee, points, trace
 from dali_pipes.errors import DataError
 
 WORKERS = Axis("workers", (1, 2, 4))
@@ -238,7 +237,7 @@ def test_curves_alone_measure_no_window(folder: Path, tmp_path: Path, capsys: py
 
 
 def test_curves_are_by_default_of_ours_and_the_best_of_each_tool() -> None:
-    from bench.loader import CURVED
+    from bench.commands.loader import CURVED
 
     chosen = {name for name, kind in CANDIDATES.items() if kind.kind in CURVED}
     assert chosen == {"ours", "decord-best", "torchcodec-best", "pyav-best", "dali-decoder", "dali-reader"}

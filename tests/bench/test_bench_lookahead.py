@@ -9,7 +9,7 @@ import pytest
 from make_videos import make_video
 
 from bench.__main__ import main
-from bench.lookahead import agreement, figures
+from bench.commands.lookahead import agreement, figures
 from dali_pipes import Corpus
 
 

@@ -10,13 +10,13 @@ import torch
 from bench_helpers import FRAMES, SIZE, requests_of, setting
 from make_videos import make_video
 
-from bench.check import MEAN, STD, compare, pictures
+from bench.measure.check import MEAN, STD, compare, pictures
+from bench.measure.plan import Request, draw, in_batches
+from bench.measure.reference import frames_around
 from bench.peers import CANDIDATES
 from bench.peers.base import LoaderCandidate
 from bench.peers.pyav import runs
 from bench.peers.recipes import gather, normalise, small_shape, usual_clip
-from bench.plan import Request, draw, in_batches
-from bench.reference import frames_around
 from dali_pipes import Corpus
 
 REQUEST = Request(0, "a", 340, 256, (1.0, 2.0), (5, 4), ((5, 6, 7), (4, 6, 8)))

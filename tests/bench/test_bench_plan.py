@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from bench import plan
+from bench.measure import plan
 from dali_pipes.clips.speed import Timing, frame_indices
 from dali_pipes.errors import DataError
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench.poller import Poller, host, per_second, read_bytes
+from bench.measure.poller import Poller, host, per_second, read_bytes
 
 
 def wait_for(ready: Callable[[], Any]) -> Any:

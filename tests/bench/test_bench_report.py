@@ -15,9 +15,10 @@ from browser import find_browser, look
 from PIL import Image
 from report_results import EVIL, RESULTS, fill, header, loader, sweep
 
-from bench.__main__ import COMMANDS, main
-from bench.figures import figure
-from bench.output import write_json
+from bench.__main__ import main
+from bench.commands import COMMANDS
+from bench.measure.figures import figure
+from bench.measure.output import write_json
 from bench.page.older import OLDER, figures_of
 from bench.page.read import ORDER, Result, Unreadable, read_folder
 from bench.page.sections import part_of, ratios_of

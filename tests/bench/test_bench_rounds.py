@@ -11,9 +11,9 @@ import pytest
 import torch
 from bench_helpers import Sequential, setting
 
-from bench import goals
-from bench.processes import cpu_seconds
-from bench.rounds import Figure, Round, measure, summarise, time_epoch
+from bench.measure import goals
+from bench.measure.processes import cpu_seconds
+from bench.measure.rounds import Figure, Round, measure, summarise, time_epoch
 
 CPU = torch.device("cpu")
 

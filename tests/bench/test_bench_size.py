@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from make_videos import make_video, read_number
 
-from bench import size
 from bench.__main__ import main
+from bench.commands import size
 from dali_pipes import Corpus, read_frames
 
 SMALL = ["--videos", "500", "--requests", "300", "--clips", "80", "--warmup", "16", "--every", "16"]

@@ -12,8 +12,8 @@ from make_videos import make_video
 
 from ascnet.config import Config
 from bench.__main__ import main
-from bench.advice import Copies, compared, try_preset, variants
-from bench.rung import Work
+from bench.stages.advice import Copies, compared, try_preset, variants
+from bench.stages.rung import Work
 from bench.verdict import Observed, Pool, Stage, predict
 from dali_pipes import Augment, ClipRequest, Corpus, View
 from dali_pipes.errors import DataError
@@ -130,7 +130,7 @@ def test_copies_are_tried_on_the_same_clips_and_removed(folder: Path, tmp_path: 
 def test_copies_of_videos_that_are_too_long_are_refused_in_one_line(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.advice.MOST_FRAMES", 10)
+    monkeypatch.setattr("bench.stages.advice.MOST_FRAMES", 10)
     with pytest.raises(DataError, match="no video of the corpus with at most 10 frames"):
         try_preset(work_on(folder), [ClipRequest(0, (View(1.0, 0), View(2.0, 0)))], "cpu", tmp_path, videos=1)
     assert list(tmp_path.iterdir()) == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench.stats import estimate, ratios
+from bench.measure.stats import estimate, ratios
 
 
 def test_the_median_lies_in_its_interval_and_the_interval_in_the_measurements() -> None:

@@ -15,11 +15,11 @@ from rich.console import Console
 from ascnet.cli import find_config
 from ascnet.config import Config
 from bench.__main__ import main
-from bench.replay import ReplayStream
-from bench.step import DEVICE, disagreeing, opened
-from bench.step_trace import CLOCK, offset, rows, totals
-from bench.step_verdict import Measured, disturbed, judge
-from bench.training import Opener, Training
+from bench.commands.step import DEVICE, disagreeing, opened
+from bench.step.replay import ReplayStream
+from bench.step.trace import CLOCK, offset, rows, totals
+from bench.step.training import Opener, Training
+from bench.step.verdict import Measured, disturbed, judge
 from dali_pipes import ClipBatch, ClipRequest, Corpus, View
 
 TINY = "model.width=0.0625 model.projector_hidden=16 model.projector_dim=8 model.predictor_hidden=16 data.frames=4"

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bench import suite
-from bench.__main__ import COMMANDS, main
+from bench.__main__ import main
+from bench.commands import COMMANDS, suite
 from dali_pipes import Corpus
 from tests.make_videos import make_video
 
@@ -45,7 +45,7 @@ def test_the_options_of_all_parts_are_those_of_their_commands(folder: Path, caps
 
     for part in suite.parts(["raw", "copies"], "cpu"):
         parser = argparse.ArgumentParser()
-        importlib.import_module(f"bench.{part.words[0]}").add_arguments(parser)
+        importlib.import_module(f"bench.commands.{part.words[0]}").add_arguments(parser)
         parser.parse_args([*(["x.parquet"] if part.corpus else []), *part.words[1:], "--output", "y.json"])
 
 

@@ -19,10 +19,10 @@ from make_videos import make_video
 from ascnet.cli import main as ascnet
 from ascnet.config import Config
 from bench.__main__ import main
-from bench.halving import Found, LeftOut
-from bench.sweep import proposals, settings, space
-from bench.trial import Knobs, Rig, decoders, lowest_psnr, memory_available
-from bench.tuned import write_tuned
+from bench.commands.sweep import proposals, settings, space
+from bench.sweep.halving import Found, LeftOut
+from bench.sweep.trial import Knobs, Rig, decoders, lowest_psnr, memory_available
+from bench.sweep.tuned import write_tuned
 from dali_pipes import Corpus
 from dali_pipes.errors import DataError
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bench.__main__ import main
-from bench.bandwidth import cache_bytes, free_bytes, measure
+from bench.measure.bandwidth import cache_bytes, free_bytes, measure
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")]
 GPU = torch.device("cuda")

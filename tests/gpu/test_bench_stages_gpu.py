@@ -10,7 +10,7 @@ import torch
 from make_videos import make_video
 
 from bench.__main__ import main
-from bench.poller import gpu
+from bench.measure.poller import gpu
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")]
 

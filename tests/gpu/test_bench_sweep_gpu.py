@@ -10,7 +10,7 @@ import torch
 from make_videos import make_video
 
 from ascnet.config import Config
-from bench.trial import Knobs, Objective, Rig, decoders
+from bench.sweep.trial import Knobs, Objective, Rig, decoders
 from dali_pipes import Corpus
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")]

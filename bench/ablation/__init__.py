@@ -1,0 +1,1 @@
+"""What `bench ablation` measures of an encoder, and its table."""

@@ -1,0 +1,1 @@
+"""Searches of the memory bank: ours and its peers."""

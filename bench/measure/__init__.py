@@ -1,0 +1,1 @@
+"""What all benchmarks share: plans, rounds, statistics, checks, results."""

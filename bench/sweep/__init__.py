@@ -1,0 +1,1 @@
+"""Finding settings by successive halving."""
