@@ -232,7 +232,14 @@ def test_an_unknown_knob_is_refused(knobs: str, capsys: pytest.CaptureFixture[st
 def test_a_search_that_is_interrupted_writes_nothing_and_exits_130(corpus: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "bench", "sweep", str(corpus), "--set", *TINY, "--shortest", "1"]
     command += ["--write", str(tmp_path / "tuned.yaml"), "--output", str(tmp_path / "result.json")]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+
+    def heed() -> None:
+        # Tests that run in the background of a shell inherit that Ctrl-C is ignored.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=heed
+    ) as process:
         assert process.stderr is not None
         lines = []
         for line in process.stderr:
