@@ -112,11 +112,11 @@ def parts(corpora: Sequence[str], device: str = "auto") -> list[Part]:
     loader = ["loader", "--window", "independent", "--pairs", "24", "--rounds", "5", "--check", "12", *places]
     listed = [
         *(Part(f"loader-{name}", name, (*loader,), 2.0 if name in main else 0.75) for name in corpora),
-        *(Part(f"stages-{name}", name, ("stages", *places, "--seconds", "90"), 2.0) for name in both),
-        *(Part(f"decode-{name}", name, ("decode", *places), 2.0 if name in main else 0.75) for name in corpora),
-        *(Part(f"step-{name}", name, ("step",), 1.5) for name in both[-1:]),
+        *(Part(f"stages-{name}", name, ("stages", *places, "--seconds", "90"), 1.75) for name in both),
+        *(Part(f"decode-{name}", name, ("decode", *places), 1.0 if name in main else 0.5) for name in corpora),
+        *(Part(f"step-{name}", name, ("step",), 1.0) for name in both[-1:]),
         Part("bank", "", ("bank", *places), 1.0),
-        *(Part(f"sweep-{name}", name, ("sweep", "--minutes", "1.5"), 2.0) for name in both[-1:]),
+        *(Part(f"sweep-{name}", name, ("sweep", "--minutes", "3"), 3.25) for name in both[-1:]),
         *(Part(f"curves-{name}", name, curves(places), 2.5) for name in both[-1:]),
     ]
     return listed

@@ -24,6 +24,10 @@ def overview(ratios: Sequence[Ratio], benchmark: str) -> Part:
     """
     part = Part()
     own = [one for one in ratios if one.benchmark == benchmark]
+    # Who is missing everywhere stands below with the reason; here it would only take room.
+    there = {one.peer for one in own if not one.reason.startswith("missing")}
+    absent = [peer for peer in dict.fromkeys(one.peer for one in own) if peer not in there]
+    own = [one for one in own if one.peer in there]
     if not own:
         return part
     places = list(dict.fromkeys((one.corpus, one.window) for one in own))
@@ -36,6 +40,9 @@ def overview(ratios: Sequence[Ratio], benchmark: str) -> Part:
     for corpus, window in places:
         here = [one for one in own if (one.corpus, one.window) == (corpus, window)]
         title = f"{corpus}, {window}" if window else corpus
+        here = [one for one in here if not one.reason.startswith("missing")]
+        if not here:
+            continue
         here.sort(key=lambda one: -float(one.value["median"]) if one.value else 0.0)
         rows = [(one.peer, one.value, BRIEFLY.get(one.reason.split(":")[0], one.reason)) for one in here]
         said = "; ".join(f"{one.peer} {times(one.value['median']) if one.value else one.reason}" for one in here)
@@ -46,6 +53,8 @@ def overview(ratios: Sequence[Ratio], benchmark: str) -> Part:
             )
         )
     part.sentences.append(verdict(own, what))
+    if absent:
+        part.sentences.append(f"Not to be had here: {listed(absent)}.")
     part.tables.append(_matrix(own, places, benchmark))
     return part
 
