@@ -153,6 +153,7 @@ def open_clips(
         dtype=dtype,
         decoder=data.decoder,
         threads=threads,
+        graph_threads=data.graph_threads,
         prefetch=data.prefetch,
         cache=cache,
     )
@@ -174,6 +175,7 @@ def open_clips(
             fps=data.fps,
             decoder=data.decoder,
             threads=threads,
+            graph_threads=data.graph_threads,
             prefetch=data.prefetch,
             replacements=loader.sampler.videos,
             cache=cache,

@@ -71,7 +71,10 @@ class DataConfig:
     fps: float | None = key(None, "Frame rate that 1x means; null: each video's own.", unit="frames/s", above=0)
     batch_size: int = key(64, "Samples in a step.", unit="videos", at_least=2)
     clips_per_video: int = key(1, "Samples taken from each video in an epoch.", at_least=1)
-    threads: int | None = key(None, "Decoding threads; null: chosen by the loader.", at_least=1)
+    threads: int | None = key(None, "Threads that read and decode on the host; null: one for each core.", at_least=1)
+    graph_threads: int | None = key(
+        None, "Threads of the DALI graph; null: as threads, on a GPU at most 8.", at_least=1
+    )
     prefetch: int = key(2, "Batches prepared ahead.", unit="batches", at_least=1)
     cache: str | None = key(None, "Folder of small copies of the videos, which fills itself; null: none.")
     cache_gb: float = key(100.0, "Most that this folder may hold.", unit="GB", above=0)

@@ -85,6 +85,7 @@ class Engine:
         self,
         preparer: Preparer,
         spec: GraphSpec,
+        threads: int,
         spares: np.ndarray,
         window: Window,
         device: torch.device,
@@ -115,7 +116,7 @@ class Engine:
             queue.SimpleQueue()
         )
         self.done: queue.SimpleQueue[ClipBatch | BaseException] = queue.SimpleQueue()
-        self.workers = Workers(spec.threads, "dali_pipes-decode")
+        self.workers = Workers(threads, "dali_pipes-decode")
         self.thread = threading.Thread(target=self._run, name="dali_pipes-graph", daemon=True)
         self.thread.start()
         _OPEN.add(self)

@@ -50,7 +50,8 @@ class SpeedLoader:
         augment: What to draw for each clip; None: the centred square.
         dtype: ``float16``, ``float32`` (normalised) or ``uint8``.
         decoder: ``auto``, ``dali`` or ``host``.
-        threads: Host and graph threads; None: one for each core.
+        threads: Threads that read and decode on the host; None: one for each core.
+        graph_threads: Threads of the DALI graph; None: as ``threads``, on a GPU at most 8.
         prefetch: Batches kept on the way.
         quarantine, max_bad: What becomes of videos found undecodable; see :class:`ClipStream`.
         cache: Folder of small copies of the videos, which fills itself; see :class:`ClipStream`.
@@ -90,6 +91,7 @@ class SpeedLoader:
         dtype: DType = "float16",
         decoder: Decoder = "auto",
         threads: int | None = None,
+        graph_threads: int | None = None,
         prefetch: int = 2,
         quarantine: str | os.PathLike[str] | None = None,
         max_bad: float = 0.05,
@@ -140,6 +142,7 @@ class SpeedLoader:
             window=self.sampler.window,
             decoder=decoder,
             threads=threads,
+            graph_threads=graph_threads,
             prefetch=prefetch,
             replacements=self.sampler.videos,
             quarantine=quarantine,

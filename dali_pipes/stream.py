@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("dali_pipes")
 
+# Video decoding engines of the GPUs that have most of them (H100, H200: 7), and one that prepares meanwhile.
+ENGINES = 8
+
 
 class ClipStream:
     """Decodes requested clips in the background and hands them out in the order of asking.
@@ -51,7 +54,9 @@ class ClipStream:
         window: How a replacement's first frames are drawn: as those of the requests it stands in for were; see
             :class:`ClipSampler`. ``adjacent(n)`` must fit ``views``.
         decoder: ``auto``, ``dali`` or ``host``; see :mod:`dali_pipes.decode.choice`.
-        threads: Threads that read and decode on the host, and threads of the graph; None: one for each core.
+        threads: Threads that read and decode on the host; None: one for each core.
+        graph_threads: Threads of the DALI graph; on a GPU each has a video decoder of its own. None: as ``threads``, on
+            a GPU at most 8, since no GPU has more decoding engines and decoders that take turns gain nothing.
         prefetch: Batches that :meth:`map` keeps on the way.
         replacements: Row numbers that replacements are taken from; None: all usable videos.
         quarantine: File that videos found undecodable are appended to, for the next index; None: nowhere.
@@ -85,6 +90,7 @@ class ClipStream:
         window: Window | str = "independent",
         decoder: Decoder = "auto",
         threads: int | None = None,
+        graph_threads: int | None = None,
         prefetch: int = 2,
         replacements: Sequence[int] | np.ndarray | None = None,
         quarantine: str | os.PathLike[str] | None = None,
@@ -102,6 +108,8 @@ class ClipStream:
             raise DataError(f"prefetch={prefetch} must be at least 1")
         if threads is not None and threads < 1:
             raise DataError(f"threads={threads} must be at least 1, or None for one for each core")
+        if graph_threads is not None and graph_threads < 1:
+            raise DataError(f"graph_threads={graph_threads} must be at least 1, or None for a number by itself")
         kind, count = parse_window(window)
         if count not in (None, views):
             raise DataError(
@@ -131,7 +139,7 @@ class ClipStream:
             raw="host" in used or (cache is not None and where == "cpu"),
             augment=augment or PLAIN,
             dtype=dtype,
-            threads=self.threads,
+            threads=graph_threads or (self.threads if where == "cpu" else min(self.threads, ENGINES)),
             device_id=_device_index(self.device),
         )
         if cache is not None and not isinstance(cache, VideoCache):
@@ -142,7 +150,7 @@ class ClipStream:
         spares = corpus.select(None) if replacements is None else np.asarray(replacements, np.int64)
         self.stats = StreamStats()
         listed = None if quarantine is None else Quarantine(quarantine)
-        self._engine = Engine(preparer, spec, spares, kind, self.device, self.stats, listed, max_bad)
+        self._engine = Engine(preparer, spec, self.threads, spares, kind, self.device, self.stats, listed, max_bad)
         self._pending = 0
         # Streams that are dropped without close() must not leave threads behind.
         own_cache = self.cache if self.cache is not cache else None

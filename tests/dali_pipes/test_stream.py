@@ -361,3 +361,18 @@ def test_sampled_requests_are_delivered_as_they_are(zoo: Corpus) -> None:
     for request, clips in zip(requests, batch.clips, strict=True):
         for view, clip in zip(request.views, clips, strict=True):
             assert numbers_shown(clip) == expected(view.start, view.speed, 4, FRAMES)
+
+
+def test_the_graph_may_have_fewer_threads_than_there_are_decoders(tmp_path: Path) -> None:
+    make_video(tmp_path / "a.mp4", frames=30)
+    corpus = Corpus.build(tmp_path, "folders")
+    options: dict[str, Any] = {"frames": 4, "size": 16, "batch_size": 2, "device": "cpu", "dtype": "float32"}
+    clips = []
+    for graph_threads in (None, 1):
+        with ClipStream(corpus, **options, threads=3, graph_threads=graph_threads) as stream:
+            assert stream.threads == 3
+            stream.submit([ClipRequest(0, (View(speed=1, start=3),)), ClipRequest(0, (View(speed=2, start=9),))])
+            clips.append(stream.get().clips.clone())
+    assert torch.equal(*clips)
+    with pytest.raises(DataError, match="graph_threads=0 must be at least 1"):
+        ClipStream(corpus, **options, graph_threads=0)
