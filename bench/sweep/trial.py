@@ -43,7 +43,7 @@ class Knobs:
     """What is turned. Fields are named as the last part of their keys.
 
     Attributes:
-        threads: Threads that read and decode on the host, and threads of the DALI graph; one number drives both.
+        threads: Threads that read and decode on the host; the DALI graph's follow unless the configuration has some.
         prefetch: Batches kept on the way.
         decoder: Who decodes.
         lookahead: Steps between the search for a positive and its use.
