@@ -64,8 +64,21 @@ def write_markdown(path: Path, result: Mapping[str, Any]) -> None:
         "|---|" + "---|" * len(COLUMNS),
         *(f"| {' | '.join(cells)} |" for cells in rows(result)),
     ]
+    if "speed_task" in result:
+        lines += ["", *_speed_task(result["speed_task"])]
     with replacing(path) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _speed_task(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[str]:
+    """The loss of the speed task by its positives, as lines of Markdown."""
+    names = list(next(iter(found.values()), {}))
+    heads = ["speed probe of the motion feature" if name == "motion" else f"speed loss: {name}" for name in names]
+    lines = [f"| {' | '.join(['method', *heads])} |", "|---|" + "---|" * len(heads)]
+    for method, scores in found.items():
+        cells = [_cell(scores[name], 1 if name == "motion" else 3) for name in names]
+        lines.append(f"| {' | '.join([method, *cells])} |")
+    return lines
 
 
 def _title(result: Mapping[str, Any]) -> str:
@@ -73,7 +86,7 @@ def _title(result: Mapping[str, Any]) -> str:
     return f"{result['corpus']['videos']} videos, {result['corpus']['classes']} classes, {seeds} seeds"
 
 
-def _cell(score: Mapping[str, float]) -> str:
+def _cell(score: Mapping[str, float], digits: int = 1) -> str:
     if score["n"] < 2 or math.isnan(score["std"]):
-        return f"{score['mean']:.1f}"
-    return f"{score['mean']:.1f} ± {score['std']:.1f}"
+        return f"{score['mean']:.{digits}f}"
+    return f"{score['mean']:.{digits}f} ± {score['std']:.{digits}f}"

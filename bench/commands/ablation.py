@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -20,6 +21,7 @@ from rich.console import Console
 
 from bench.ablation import speed_probe
 from bench.ablation import table as ablation_table
+from bench.ablation.speed_task import speed_task
 from bench.measure import environment
 from bench.measure.options import positive
 from bench.measure.output import write_json
@@ -71,6 +73,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="key=value",
         help="further settings of all cells, as for ascnet pretrain",
     )
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="also what the speed task needs to know of speed: its loss for positives of the same and the other speed",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -117,11 +124,36 @@ def _run(args: argparse.Namespace) -> int:
         "summary": summary,
         "cells": cells,
     }
+    if args.explain:
+        result["speed_task"] = explain(args, configs, corpus)
     write_json(args.out / "ablation.json", result)
     ablation_table.write_markdown(args.out / "ablation.md", result)
     ablation_table.show(result, Console())
     print(f"wrote {args.out / 'ablation.json'}\nwrote {args.out / 'ablation.md'}")
     return 0
+
+
+def explain(
+    args: argparse.Namespace, configs: Mapping[tuple[str, int], Config], corpus: Corpus
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Mean and standard deviation over seeds of what the speed task needs, by method; those without it are left out.
+
+    Raises:
+        DataError: If the run of a finished cell is gone.
+    """
+    found: dict[str, list[dict[str, float]]] = {}
+    for (method, seed), config in configs.items():
+        if method == "untrained" or config.gamma == 0:
+            continue
+        run = args.out / "runs" / _name(method, seed)
+        if not (run / "checkpoints").is_dir():
+            raise DataError(f"{run}: the run is gone, and --explain looks into it; remove its cell to make both again")
+        protocol = _protocol(config, args.clips)
+        found.setdefault(method, []).append(speed_task(run, corpus, protocol, seed=seed, threads=config.data.threads))
+    return {
+        method: {name: ablation_table.spread([one[name] for one in several]) for name in several[0]}
+        for method, several in found.items()
+    }
 
 
 def changes(method: str) -> tuple[str, ...]:
@@ -156,7 +188,7 @@ def make_cell(out: Path, method: str, seed: int, config: Config, corpus: Corpus,
     Raises:
         DataError: If the folder has a cell of that name made with other settings.
     """
-    name = f"{method.replace('/', '_')}-seed{seed}"
+    name = _name(method, seed)
     path = out / "cells" / f"{name}.json"
     settings = _settings(config) | {"clips": clips, "corpus": corpus.fingerprint}
     if path.is_file():
@@ -230,6 +262,10 @@ def watched(path: Path) -> dict[str, float]:
     return means
 
 
+def _name(method: str, seed: int) -> str:
+    return f"{method.replace('/', '_')}-seed{seed}"
+
+
 def _finished(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
     try:
         cell: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -276,5 +312,6 @@ def _command(args: argparse.Namespace) -> str:
     words: list[str] = ["python -m bench ablation", Path(args.corpus).name, f"--config {args.config}"]
     words += ["--seeds", *map(str, args.seeds), "--methods", *args.methods]
     words += [] if args.steps is None else [f"--steps {args.steps}"]
+    words += ["--explain"] if args.explain else []
     words += [f"--clips {args.clips}", *(["--set", *args.set] if args.set else [])]
     return " ".join(words)

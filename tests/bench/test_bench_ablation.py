@@ -20,6 +20,7 @@ from ascnet.evaluate.run import evaluate, untrained_encoder
 from bench.__main__ import main
 from bench.ablation import speed_probe
 from bench.ablation import table as ablation_table
+from bench.ablation.speed_task import losses
 from bench.commands import ablation
 from dali_pipes import Corpus, DataError
 
@@ -62,6 +63,32 @@ def test_a_small_run_ends_with_a_table(out: Path) -> None:
     assert result["chance"]["R@1"] == 50 and str(out) not in json.dumps(result)
     table = (out / "ablation.md").read_text()
     assert "| method | R@1 | R@5 |" in table and "| retrieved |" in table and " ± " in table
+
+
+def test_what_the_speed_task_needs_is_told_of_methods_that_have_it(corpus: Path, out: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    shutil.copytree(out, again)
+    assert command(corpus, again, "--explain") == 0
+    result = json.loads((again / "ablation.json").read_text())
+    assert list(result["speed_task"]) == ["retrieved"]
+    for name, value in result["speed_task"]["retrieved"].items():
+        assert value["n"] == 2 and 0 <= value["mean"] <= (100 if name == "motion" else 4), name
+    assert "speed loss: nearest, other speed" in (again / "ablation.md").read_text()
+    shutil.rmtree(again / "runs")
+    assert command(corpus, again, "--explain") == 2
+
+
+def test_a_task_that_knows_speed_has_a_higher_loss_at_the_other_speed_and_a_blind_one_has_not() -> None:
+    # One axis for each video, and one for each speed.
+    videos, speeds = torch.eye(6)[:, None, :].repeat(1, 2, 1), torch.eye(8)[6:]
+    blind = [torch.cat([videos, torch.zeros(6, 2, 2)], dim=2)] * 2
+    aware = [speed.expand(6, 2, 8) for speed in speeds]
+    appearance = [torch.rand(6, 2, 8)] * 2
+    found = losses({"predicted": aware, "target": aware, "appearance": appearance}, 0)
+    assert found["random, same speed"] == found["nearest, same speed"] == 0
+    assert found["random, other speed"] == found["nearest, other speed"] == 2
+    found = losses({"predicted": blind, "target": blind, "appearance": appearance}, 0)
+    assert found["random, same speed"] == found["random, other speed"] == 2
 
 
 def test_finished_cells_are_not_made_again_and_a_missing_one_is(
