@@ -84,6 +84,11 @@ class Sample:
     orders: tuple[NDArray[np.int32], ...]
     draws: tuple[Draws, ...]
 
+    def by_view(self) -> list[Sample]:
+        """A sample of one view for each of them; they share the frames."""
+        pairs = zip(self.orders, self.draws, strict=True)
+        return [Sample(self.encoded, self.frames, self.raw, (order,), (draws,)) for order, draws in pairs]
+
 
 # Stand-ins for the branch that a sample of a mixed batch does not take; the split before the decoder drops them.
 _NO_BYTES = np.zeros(1, np.uint8)

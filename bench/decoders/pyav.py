@@ -20,7 +20,7 @@ class Pyav(ThreadedDecoder):
     def read(self, request: Request) -> Any:
         import av
 
-        with av.open(request.path) as container:
+        with av.open(request.path, metadata_errors="ignore") as container:
             return np.stack(
                 [upright(frame.to_ndarray(format="rgb24"), frame) for _, frame in sought(container, request.unique)]
             )

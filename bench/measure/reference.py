@@ -88,7 +88,8 @@ def _decode(
     path: str, numbers: set[int], size: int, ways: Sequence[tuple[bool, bool, int]]
 ) -> Iterable[tuple[int, NDArray[np.uint8]]]:
     last = max(numbers)
-    with av.open(path) as container:
+    # HMDB-51 has titles that are not UTF-8.
+    with av.open(path, metadata_errors="ignore") as container:
         container.streams.video[0].thread_type = "NONE"
         for number, frame in enumerate(container.decode(video=0)):
             if number in numbers:

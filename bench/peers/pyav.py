@@ -71,7 +71,7 @@ def opened(path: str) -> InputContainer:
     """Open a file for decoding by one thread."""
     import av
 
-    container = av.open(path)
+    container = av.open(path, metadata_errors="ignore")
     container.streams.video[0].thread_type = "NONE"
     return container
 

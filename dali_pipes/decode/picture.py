@@ -13,31 +13,45 @@ if TYPE_CHECKING:
 
 
 def working_size(width: int, height: int, short_side: int | None) -> tuple[int, int]:
-    """Width and height after scaling the shorter side down to ``short_side``; never up.
+    """Width and height after scaling the shorter side down to ``short_side``; never up. The longer side is even.
 
-    >>> working_size(340, 256, 128), working_size(64, 48, 128)
-    ((170, 128), (64, 48))
+    >>> working_size(340, 256, 128), working_size(64, 48, 128), working_size(340, 256, 112)
+    ((170, 128), (64, 48), (148, 112))
     """
     shorter = min(width, height)
     if short_side is None or short_side >= shorter:
         return width, height
-    scale = short_side / shorter
-    return max(round(width * scale), 1), max(round(height * scale), 1)
+    # Colours have half the resolution: in an odd number of columns they would not lie where the brightness does.
+    longer = max(2 * round(max(width, height) * short_side / shorter / 2), short_side)
+    return (longer, short_side) if width >= height else (short_side, longer)
+
+
+# Formats that are scaled before they become RGB: half as many numbers, and both steps have quick code of their own.
+_SCALED_FIRST = ("yuv420p", "yuvj420p")
 
 
 class Picture:
-    """Converts decoded frames to RGB of one size. Keeps its converter: a new one for each frame costs 1 ms a frame."""
+    """Converts decoded frames to RGB of one size. Keeps its converters: a new one for each frame costs 1 ms a frame."""
 
     def __init__(self, width: int, height: int) -> None:
         self.width, self.height = width, height
-        self.converter = VideoReformatter()
+        self.scaler, self.converter = VideoReformatter(), VideoReformatter()
 
     def __call__(self, frame: av.VideoFrame, out: NDArray[np.uint8], at: int) -> None:
         """Writes the frame to ``out[at]``."""
         # Averaging over the area does not alias when shrinking, and is the quickest of FFmpeg's scalers here.
         same = frame.width == self.width and frame.height == self.height
+        if not same and frame.format.name in _SCALED_FIRST and not self._odd(frame):
+            frame = self.scaler.reformat(
+                frame, width=self.width, height=self.height, interpolation=Interpolation.AREA, threads=1
+            )
+            same = True
         interpolation = Interpolation.BILINEAR if same else Interpolation.AREA
         rgb = self.converter.reformat(
             frame, width=self.width, height=self.height, format="rgb24", interpolation=interpolation, threads=1
         )
         out[at] = rgb.to_ndarray()
+
+    def _odd(self, frame: av.VideoFrame) -> bool:
+        """Whether scaling would move colours against brightness."""
+        return bool((frame.width | frame.height | self.width | self.height) & 1)
