@@ -134,7 +134,7 @@ def curves(places: Sequence[str]) -> tuple[str, ...]:
     cores = len(os.sched_getaffinity(0))
     workers = sorted({1, cores, 2 * cores})
     return (
-        *"loader --window independent --curves-only --pairs 96 --rounds 3 --check 8".split(),
+        *["loader", "--window", "independent", "--curves-only", "--pairs", "96", "--rounds", "3", "--check", "8"],
         *places,
         *("--candidates", "ours,torchcodec-best,decord-best"),
         *("--over", "workers=" + ",".join(map(str, workers)), "--over", "batch-size=2,4,8"),
