@@ -21,6 +21,8 @@ def working_size(width: int, height: int, short_side: int | None) -> tuple[int, 
     shorter = min(width, height)
     if short_side is None or short_side >= shorter:
         return width, height
+    if width == height:
+        return short_side, short_side
     # Colours have half the resolution: in an odd number of columns they would not lie where the brightness does.
     longer = max(2 * round(max(width, height) * short_side / shorter / 2), short_side)
     return (longer, short_side) if width >= height else (short_side, longer)

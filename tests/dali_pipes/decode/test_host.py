@@ -83,7 +83,14 @@ def test_scaling_keeps_the_aspect_and_never_enlarges(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("given", "size"),
-    [((340, 256, 128), (170, 128)), ((256, 340, 128), (128, 170)), ((64, 48, 128), (64, 48)), ((1000, 2, 1), (500, 1))],
+    [
+        ((340, 256, 128), (170, 128)),
+        ((256, 340, 128), (128, 170)),
+        ((340, 256, 112), (148, 112)),
+        ((320, 320, 115), (115, 115)),
+        ((64, 48, 128), (64, 48)),
+        ((1000, 2, 1), (500, 1)),
+    ],
 )
 def test_working_size(given: tuple[int, int, int], size: tuple[int, int]) -> None:
     assert working_size(*given) == size
@@ -116,3 +123,29 @@ def test_a_missing_file_is_an_error_that_names_it(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(VideoError, match=r"gone\.mp4: .*No such file"):
         decode_frames(video, np.array([0]))
+
+
+def area(pictures: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Pictures (N, H, W, 3) averaged over the area of each new pixel, literally, in float64."""
+
+    def shares(old: int, new: int) -> np.ndarray:
+        edges, at = np.arange(new + 1) * old / new, np.arange(old)
+        overlap = np.minimum(edges[1:, None], at + 1) - np.maximum(edges[:-1, None], at)
+        return np.clip(overlap, 0, None) * new / old
+
+    down, across = shares(pictures.shape[1], height), shares(pictures.shape[2], width)
+    return np.einsum("yh,nhwc,xw->nyxc", down, pictures.astype(np.float64), across, optimize=True)
+
+
+@pytest.mark.parametrize("side", [112, 113])
+def test_scaled_pictures_are_averages_over_areas(videos: Path, side: int) -> None:
+    corpus = Corpus.build(videos / "kinetics400", "folders", progress=False)
+    frames = np.array([10, 40])
+    for row in corpus.select()[:15:4]:
+        video = corpus[int(row)]
+        small = decode_frames(video, frames, short_side=side)
+        truth = area(decode_frames(video, frames), small.shape[2], small.shape[1])
+        assert min(small.shape[1:3]) == side
+        # Colours are scaled at the resolution that the file has them in, half that of the picture; in another place by
+        # half a pixel it would be 35.
+        assert 10 * np.log10(255**2 / np.mean((truth - small) ** 2)) > 38, video.uri
