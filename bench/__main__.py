@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
+from ascnet.errors import UserError
 from bench.commands import COMMANDS
 from dali_pipes.errors import DataError
 
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, stop)
     try:
         return int(importlib.import_module(f"bench.commands.{args.command}").run(args))
-    except DataError as error:
+    except (DataError, UserError) as error:
         print(f"bench {args.command}: {error}", file=sys.stderr)
         return 2
     except RuntimeError:

@@ -82,16 +82,16 @@ class Searcher(ABC):
     def search(self, query: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Scores and rows, (B, k) each, best first, of queries (B, D) of length 1."""
 
+
+class Writer(Searcher):
+    """One that can also write rows in place."""
+
+    @abstractmethod
     def update(self, videos: Tensor, features: Tensor) -> None:
-        """Writes rows in place.
-
-        Raises:
-            NotImplementedError: If it has no such thing.
-        """
-        raise NotImplementedError
+        """Writes features (B, D) to the rows of videos (B,), scaled to length 1."""
 
 
-class Ours(Searcher):
+class Ours(Writer):
     """`MemoryBank.nearest`, by whichever search its plan chooses."""
 
     notes = "ascnet.MemoryBank"
@@ -107,7 +107,7 @@ class Ours(Searcher):
         self.bank.update(videos, features)
 
 
-class Plain(Searcher):
+class Plain(Writer):
     """The line that one writes first. In half precision the scores are rounded to it, too, which exchanges rows."""
 
     notes = "(query.to(rows.dtype) @ rows.T).topk(k)"

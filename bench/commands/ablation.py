@@ -87,17 +87,8 @@ def run(args: argparse.Namespace) -> int:
         0, or 130 where a signal ended the training of a cell.
 
     Raises:
-        DataError: For a user's mistake.
+        DataError, UserError: For a user's mistake.
     """
-    from ascnet.errors import UserError
-
-    try:
-        return _run(args)
-    except UserError as error:
-        raise DataError(str(error)) from error
-
-
-def _run(args: argparse.Namespace) -> int:
     configs = {(method, seed): configuration(args, method, seed) for seed in args.seeds for method in args.methods}
     corpus = Corpus.open(args.corpus)
     _check_corpus(corpus)

@@ -7,7 +7,6 @@ ranked. Then all are timed in interleaved rounds. docs/bench-decode.md says how 
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from bench.measure import figures, plan
 from bench.measure.options import device, open_corpus, positive, speeds
 from bench.measure.output import write_json
 from dali_pipes import Corpus
+from dali_pipes.corpus.engine import default_workers
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="independent",
         help="where the views of a video start: anywhere, or all at the same frame (default: %(default)s)",
     )
-    cores = len(os.sched_getaffinity(0))
+    cores = default_workers()
     parser.add_argument("--workers", type=positive, default=cores, help="threads of each (default: usable cores)")
     parser.add_argument("--batch-size", type=positive, help="clips of a batch (default: as many as workers)")
     parser.add_argument("--clips", type=positive, help="requests timed a round (default: 24, but 6 batches at least)")

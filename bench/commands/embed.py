@@ -18,7 +18,6 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from ascnet.errors import UserError
 from ascnet.evaluate.clips import requests_of
 from ascnet.evaluate.command import protocol_of
 from ascnet.evaluate.protocols import Protocol
@@ -67,20 +66,17 @@ def run(args: argparse.Namespace) -> int:
     """Measure, print and save; 1 where `--require` is missed.
 
     Raises:
-        DataError: For a user's mistake.
+        DataError, UserError: For a user's mistake.
     """
     corpus = open_corpus(args.corpus)
-    try:
-        device = pick_device(args.device)
-        encoders: dict[str, nn.Module] = {TINY: Tiny()}
-        protocol = Protocol(frames=args.frames, size=args.size, clips=args.clips, precision=args.precision)
-        if args.checkpoint is not None:
-            encoder = load_encoder(args.checkpoint)
-            encoders[GIVEN] = encoder
-            protocol = protocol_of(encoder.config or {}, clips=args.clips, precision=args.precision)
-        rates = measure(corpus, encoders, protocol, device, args)
-    except UserError as error:
-        raise DataError(str(error)) from error
+    device = pick_device(args.device)
+    encoders: dict[str, nn.Module] = {TINY: Tiny()}
+    protocol = Protocol(frames=args.frames, size=args.size, clips=args.clips, precision=args.precision)
+    if args.checkpoint is not None:
+        encoder = load_encoder(args.checkpoint)
+        encoders[GIVEN] = encoder
+        protocol = protocol_of(encoder.config or {}, clips=args.clips, precision=args.precision)
+    rates = measure(corpus, encoders, protocol, device, args)
     summary = {name: estimate(found).as_dict() for name, found in rates.items()}
     shares = {name: estimate(ratios(rates[name], rates[PLAIN])).as_dict() for name in encoders}
     met = args.require is None or all(found["median"] >= args.require for found in shares.values())

@@ -77,19 +77,10 @@ def run(args: argparse.Namespace) -> int:
     """Make the runs, print and save; 130 where a signal ended one.
 
     Raises:
-        DataError: For a user's mistake.
+        DataError, UserError: For a user's mistake.
     """
-    from ascnet.errors import UserError
-
     if min(args.depths) < 0:
         raise DataError(f"--depths {' '.join(map(str, args.depths))}: must be 0 or more")
-    try:
-        return _run(args)
-    except UserError as error:
-        raise DataError(str(error)) from error
-
-
-def _run(args: argparse.Namespace) -> int:
     from ascnet.cli import find_config
     from ascnet.config import Config
 

@@ -122,21 +122,16 @@ def run(args: argparse.Namespace) -> int:
     """Measure, judge, print and save; 0.
 
     Raises:
-        DataError: For a user's mistake.
+        DataError, UserError: For a user's mistake.
     """
-    from ascnet.errors import UserError
-
     corpus = open_corpus(args.corpus)
     result = header("stages", args, corpus)
     result["arguments"]["config"] = None if args.config is None else Path(args.config).name
     on = device(args.device if args.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        config = configured(args, corpus, on)
-        work = described(config, corpus, on, cold=args.cold)
-        with ExitStack() as stack:
-            result |= _measured(args, config, work, stack)
-    except UserError as error:
-        raise DataError(str(error)) from error
+    config = configured(args, corpus, on)
+    work = described(config, corpus, on, cold=args.cold)
+    with ExitStack() as stack:
+        result |= _measured(args, config, work, stack)
     if args.output is not None:
         write_json(args.output, result)
     out = Console()

@@ -30,6 +30,7 @@ from bench.step.table import print_result
 from bench.step.turn import Turn
 from bench.step.verdict import AIM, Measured, disturbed, judge
 from dali_pipes import Progress
+from dali_pipes.corpus.engine import default_workers
 from dali_pipes.errors import DataError
 
 if TYPE_CHECKING:
@@ -76,19 +77,10 @@ def run(args: argparse.Namespace) -> int:
         0, or 1 where `--require` is missed or a mode trains on other clips.
 
     Raises:
-        DataError: For a user's mistake.
+        DataError, UserError: For a user's mistake.
     """
-    from ascnet.errors import UserError
-
     if min(args.lookahead) < 0 or args.warmup < 0:
         raise DataError(f"--lookahead {' '.join(map(str, args.lookahead))} --warmup {args.warmup}: must be 0 or more")
-    try:
-        return _run(args)
-    except UserError as error:
-        raise DataError(str(error)) from error
-
-
-def _run(args: argparse.Namespace) -> int:
     from ascnet.logs.monitor import Monitor
     from ascnet.precision import Precision, pick_device
 
@@ -255,7 +247,7 @@ def measured(rounds: Sequence[Mapping[str, Turn]]) -> Measured:
         waiting={depth: median(_named(depth), "waiting") for depth in depths},
         device_cpu=median(DEVICE, "cpu_seconds_per_step"),
         loader_cpu=median(LOADER, "cpu_seconds_per_step"),
-        cores=len(os.sched_getaffinity(0)),
+        cores=default_workers(),
     )
 
 

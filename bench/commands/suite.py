@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.measure.options import positive
+from dali_pipes.corpus.engine import default_workers
 from dali_pipes.errors import DataError
 
 # Folders of the videos folder that are corpora, where they are there: those that people know.
@@ -131,7 +131,7 @@ def parts(corpora: Sequence[str], device: str = "auto") -> list[Part]:
 
 def curves(places: Sequence[str]) -> tuple[str, ...]:
     """The loader over workers and batch sizes: ours beside the best way of each tool."""
-    cores = len(os.sched_getaffinity(0))
+    cores = default_workers()
     workers = sorted({1, cores, 2 * cores})
     return (
         *["loader", "--window", "independent", "--curves-only", "--pairs", "96", "--rounds", "3", "--check", "8"],

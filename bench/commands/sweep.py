@@ -72,17 +72,8 @@ def run(args: argparse.Namespace) -> int:
     """Search, print and save.
 
     Raises:
-        DataError: For a user's mistake.
+        DataError, UserError: For a user's mistake.
     """
-    from ascnet.errors import UserError
-
-    try:
-        return _run(args)
-    except UserError as error:
-        raise DataError(str(error)) from error
-
-
-def _run(args: argparse.Namespace) -> int:
     from ascnet.cli import find_config
     from ascnet.config import Config
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from dali_pipes.corpus.engine import default_workers
+
 PACKAGES = (
     "torch",
     "nvidia-dali-cuda120",
@@ -31,7 +33,7 @@ def describe() -> dict[str, Any]:
         "platform": platform.platform(),
         "python": platform.python_version(),
         "cpu": cpu_name(),
-        "cores_usable": len(os.sched_getaffinity(0)),
+        "cores_usable": default_workers(),
         "cores": os.cpu_count(),
         "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
         "load_before": [round(load, 2) for load in os.getloadavg()],

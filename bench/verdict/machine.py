@@ -7,6 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from dali_pipes.corpus.engine import default_workers
+
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
 
 
@@ -63,7 +65,7 @@ def process_children() -> list[int]:
 
 def cores_usable() -> float:
     """Cores that this process may use: its affinity, or its control group's quota where that is less."""
-    cores = float(len(os.sched_getaffinity(0)))
+    cores = float(default_workers())
     with suppress(OSError, ValueError):
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         cores = min(cores, float(quota) / float(period))  # "max" is no number: no limit
