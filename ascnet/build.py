@@ -154,6 +154,7 @@ def open_clips(
         decoder=data.decoder,
         threads=threads,
         graph_threads=data.graph_threads,
+        processes=data.processes,
         prefetch=data.prefetch,
         cache=cache,
     )
@@ -176,6 +177,7 @@ def open_clips(
             decoder=data.decoder,
             threads=threads,
             graph_threads=data.graph_threads,
+            processes=data.processes,
             prefetch=data.prefetch,
             replacements=loader.sampler.videos,
             cache=cache,

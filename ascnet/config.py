@@ -75,6 +75,9 @@ class DataConfig:
     graph_threads: int | None = key(
         None, "Threads of the DALI graph; null: as threads, on a GPU at most 8.", at_least=1
     )
+    processes: bool = key(
+        True, "Decode on the host in processes, one for each thread; false: in the threads, which wait for each other."
+    )
     prefetch: int = key(2, "Batches prepared ahead.", unit="batches", at_least=1)
     cache: str | None = key(None, "Folder of small copies of the videos, which fills itself; null: none.")
     cache_gb: float = key(100.0, "Most that this folder may hold.", unit="GB", above=0)

@@ -23,6 +23,7 @@ import torch
 from dali_pipes import pipeline
 from dali_pipes.clips.request import ClipBatch, ClipRequest
 from dali_pipes.clips.sampler import Window, replacement
+from dali_pipes.decode import processes
 from dali_pipes.errors import DataError, VideoError
 from dali_pipes.heap import HeapTrimmer
 from dali_pipes.pipeline import GraphSpec, Sample
@@ -155,6 +156,7 @@ class Engine:
         if threading.current_thread() is not self.thread:
             self.thread.join()
         self.graph = None
+        processes.rest()
 
     def _prepare(self, request: ClipRequest) -> _Prepared:
         """Prepares a request, or the first of its replacements that can be decoded."""

@@ -52,6 +52,7 @@ class SpeedLoader:
         decoder: ``auto``, ``dali`` or ``host``.
         threads: Threads that read and decode on the host; None: one for each core.
         graph_threads: Threads of the DALI graph; None: as ``threads``, on a GPU at most 8.
+        processes: Whether the host decodes in processes, one for each of ``threads``, or in those threads.
         prefetch: Batches kept on the way.
         quarantine, max_bad: What becomes of videos found undecodable; see :class:`ClipStream`.
         cache: Folder of small copies of the videos, which fills itself; see :class:`ClipStream`.
@@ -92,6 +93,7 @@ class SpeedLoader:
         decoder: Decoder = "auto",
         threads: int | None = None,
         graph_threads: int | None = None,
+        processes: bool = True,
         prefetch: int = 2,
         quarantine: str | os.PathLike[str] | None = None,
         max_bad: float = 0.05,
@@ -143,6 +145,7 @@ class SpeedLoader:
             decoder=decoder,
             threads=threads,
             graph_threads=graph_threads,
+            processes=processes,
             prefetch=prefetch,
             replacements=self.sampler.videos,
             quarantine=quarantine,

@@ -41,6 +41,7 @@ class Preparer:
         device: ``cpu`` or ``gpu``, where the graph runs.
         decoder: See :func:`dali_pipes.decode.choice.choose`.
         cache: Small copies of the videos to decode instead, where there are any; None: none.
+        processes: Whether what the host decodes is decoded in processes of its own.
     """
 
     corpus: Corpus
@@ -52,6 +53,7 @@ class Preparer:
     device: str
     decoder: Decoder
     cache: VideoCache | None = None
+    processes: bool = False
 
     @property
     def short_side(self) -> int:
@@ -93,7 +95,8 @@ class Preparer:
                 piece = cut(source, frames)
             return Sample(piece.data, piece.frames, None, orders, draws)
         with stage("decode"):
-            raw = np.ascontiguousarray(decode_frames(source, frames, short_side=self.short_side))
+            raw = decode_frames(source, frames, short_side=self.short_side, apart=self.processes)
+            raw = np.ascontiguousarray(raw)
         return Sample(None, np.empty(0, np.int32), raw, orders, draws)
 
     def plan(self, video: Video, request: ClipRequest) -> tuple[NDArray[np.int64], tuple[NDArray[np.int32], ...]]:

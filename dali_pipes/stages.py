@@ -129,6 +129,18 @@ def timed(items: Iterable[T], name: str) -> Iterator[T]:
         watch.move(name, spent)
 
 
+def charge(totals: dict[str, StageTime]) -> None:
+    """Adds what another process has done for this thread, while it waited in a stage, to the stages.
+
+    Args:
+        totals: As `StageTimes.snapshot` gives them there. The wall time is taken from the stage that this thread is in,
+            where it has passed already.
+    """
+    watch: _Watch | None = getattr(_here, "watch", None)
+    if watch is not None:
+        watch.charge(totals)
+
+
 @contextmanager
 def listen(told: Callable[[Span], None]) -> Iterator[None]:
     """Calls `told` at the end of every stage within the block, in the thread of the stage; for traces.
@@ -171,6 +183,17 @@ class _Watch:
         self.totals.setdefault(name, [0.0, 0.0, 0.0, 0])[0] += wall
         if self._within:
             self.totals[self._within[-1][0]][0] -= wall
+
+    def charge(self, totals: dict[str, StageTime]) -> None:
+        """Adds the times of another process; see the function of this name."""
+        here = self._within[-1][0] if self._within else ""
+        for name, time_ in totals.items():
+            spent = self.totals.setdefault(name, [0.0, 0.0, 0.0, 0])
+            spent[1] += time_.cpu
+            spent[2] += time_.queued
+            if name != here:
+                self.move(name, time_.wall)
+                spent[3] += time_.count
 
     def _charge(self) -> None:
         now = (time.perf_counter(), time.thread_time(), _queued())

@@ -21,6 +21,7 @@ from dali_pipes.clips.speed import SHORT, Short
 from dali_pipes.corpus.engine import default_workers
 from dali_pipes.decode.cache import VideoCache
 from dali_pipes.decode.choice import Decoder, survey
+from dali_pipes.decode.processes import start as start_processes
 from dali_pipes.errors import DataError
 from dali_pipes.pipeline import DTYPES, DType, GraphSpec
 from dali_pipes.prepare import Preparer
@@ -57,6 +58,8 @@ class ClipStream:
         threads: Threads that read and decode on the host; None: one for each core.
         graph_threads: Threads of the DALI graph; on a GPU each has a video decoder of its own. None: as ``threads``, on
             a GPU at most 8, since no GPU has more decoding engines and decoders that take turns gain nothing.
+        processes: Whether what the host decodes is decoded in processes, one for each of ``threads``, and not in those
+            threads, which would wait for each other; see :mod:`dali_pipes.decode.processes`.
         prefetch: Batches that :meth:`map` keeps on the way.
         replacements: Row numbers that replacements are taken from; None: all usable videos.
         quarantine: File that videos found undecodable are appended to, for the next index; None: nowhere.
@@ -91,6 +94,7 @@ class ClipStream:
         decoder: Decoder = "auto",
         threads: int | None = None,
         graph_threads: int | None = None,
+        processes: bool = True,
         prefetch: int = 2,
         replacements: Sequence[int] | np.ndarray | None = None,
         quarantine: str | os.PathLike[str] | None = None,
@@ -130,6 +134,8 @@ class ClipStream:
             logger.info("%d videos: decoded by %s (%s)", count, choice.decoder, choice.reason)
         used = {choice.decoder for choice in choices}
         self.threads = threads or default_workers()
+        if processes and where == "cpu" and "host" in used:
+            start_processes(self.threads)  # while the graph is built; on a GPU not before a video needs them
         spec = GraphSpec(
             views=views,
             size=size,
@@ -146,7 +152,7 @@ class ClipStream:
             self.cache: VideoCache | None = VideoCache.for_clips(cache, size, crops=augment is not None)
         else:
             self.cache = cache
-        preparer = Preparer(corpus, frames, size, augment, fps, short, where, decoder, self.cache)
+        preparer = Preparer(corpus, frames, size, augment, fps, short, where, decoder, self.cache, processes)
         spares = corpus.select(None) if replacements is None else np.asarray(replacements, np.int64)
         self.stats = StreamStats()
         listed = None if quarantine is None else Quarantine(quarantine)

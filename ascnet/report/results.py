@@ -26,7 +26,8 @@ ENCODERS = {"r3d18": "3D R18", "s3dg": "S3D-G", "c3d": "C3D", "r2plus1d": "R(2+1
 # Settings without influence on what is learnt, or with an influence that averaging over runs is about.
 _FREE = (
     "seed", "device", "log", "checkpoint", "log_interval", "checkpoint_interval", "keep", "data.corpus", "data.threads",
-    "data.graph_threads", "data.prefetch", "data.decoder", "model.checkpoint", "test.batch_size", "retrieval.placement",
+    "data.graph_threads", "data.processes", "data.prefetch", "data.decoder", "model.checkpoint", "test.batch_size",
+    "retrieval.placement",
 )  # fmt: skip
 # Queries and gallery of UCF-101's three official splits, and of HMDB-51's.
 _OFFICIAL = {

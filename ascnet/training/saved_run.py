@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 # Settings that a resumed run may change: none of them changes what is computed.
 FREE = (
-    "log", "checkpoint", "eval", "data.corpus", "data.threads", "data.graph_threads", "data.prefetch", "device",
+    "log", "checkpoint", "eval", "data.corpus", "data.threads", "data.graph_threads", "data.processes",
+    "data.prefetch", "device",
     "retrieval.placement", "model.checkpoint_activations", "optim.max_skipped",
 )  # fmt: skip
 

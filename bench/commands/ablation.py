@@ -44,7 +44,16 @@ METHODS: dict[str, tuple[str, ...]] = {
     "retrieved": ("retrieval.positive=nearest",),
 }
 # Settings that change where and how quickly a cell is made, not what comes out.
-FREE = ("log.", "checkpoint.", "data.corpus", "data.threads", "data.graph_threads", "data.prefetch", "device")
+FREE = (
+    "log.",
+    "checkpoint.",
+    "data.corpus",
+    "data.threads",
+    "data.graph_threads",
+    "data.processes",
+    "data.prefetch",
+    "device",
+)
 # Of metrics.jsonl, averaged over the last quarter of the steps: what to look at where a method disappoints.
 WATCHED = ("loss_acp", "loss_scp", "feature_std", "motion_std", "positive_same_label", "scp_share", "wait_share")
 

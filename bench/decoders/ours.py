@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 class OursCpu(ThreadedDecoder):
     """What the loader does on a machine without a GPU."""
 
-    notes = "dali_pipes.decode.host.decode_frames in threads"
+    notes = "dali_pipes.decode.host.decode_frames, a process for each thread"
     needs = ("dali_pipes.decode.host",)
 
     def read(self, request: Request) -> Any:
         from dali_pipes.decode.host import decode_frames
 
-        return decode_frames(self.job.videos[request.video], np.array(request.unique, np.int64))
+        return decode_frames(self.job.videos[request.video], np.array(request.unique, np.int64), apart=True)
 
 
 class Slices(WholeFiles):

@@ -39,6 +39,23 @@ def _descends(process: int, ancestor: int, parents: dict[int, int]) -> bool:
 
 
 def resident() -> float:
-    """Resident memory of this process, MiB, from Linux's /proc (proc_pid_statm(5))."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+    """Resident memory of this process and of all that it started, MiB, from Linux's /proc (proc_pid_status(5)).
+
+    What they share with this process through shared memory counts once, here.
+    """
+    own = os.getpid()
+    parents: dict[int, int] = {}
+    held: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            text = (entry / "status").read_text()
+        except OSError:  # it has just ended
+            continue
+        told = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+        process = int(entry.name)
+        parents[process] = int(told["PPid"])
+        kinds = ("RssAnon", "RssFile", "RssShmem") if process == own else ("RssAnon", "RssFile")
+        held[process] = sum(int(told.get(kind, "0 kB").split()[0]) for kind in kinds)
+    return sum(held[process] for process in held if _descends(process, own, parents)) / 1024

@@ -7,6 +7,7 @@ from bench.peers.base import Candidate, Setting
 
 CANDIDATES: dict[str, type[Candidate]] = {
     "ours": ours.Ours,
+    "ours-threads": ours.OursThreads,
     "decord-usual": decord.DecordUsual,
     "decord-best": decord.DecordBest,
     "torchcodec-usual": torchcodec.TorchcodecUsual,

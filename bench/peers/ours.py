@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import ClassVar
 
 import torch
 
@@ -11,11 +12,12 @@ from bench.peers.base import Candidate, Setting
 
 
 class Ours(Candidate):
-    """dali_pipes.ClipStream: threads instead of worker processes, one decode for all views."""
+    """dali_pipes.ClipStream: one decode for all views."""
 
     kind = "ours"
-    notes = "ClipStream: one decode for all views of a request; threads, no worker processes"
+    notes = "ClipStream: one decode for all views of a request, in as many processes as there are workers"
     needs = ("dali_pipes", "nvidia.dali")
+    processes: ClassVar[bool] = True
 
     def __init__(self, requests: Sequence[Request], setting: Setting) -> None:
         from dali_pipes import ClipRequest, ClipStream, View
@@ -37,6 +39,7 @@ class Ours(Candidate):
             augment=None,
             dtype="float16" if setting.dtype is torch.float16 else "float32",
             threads=setting.workers,
+            processes=self.processes,
             prefetch=setting.prefetch,
         )
 
@@ -46,3 +49,10 @@ class Ours(Candidate):
 
     def close(self) -> None:
         self.stream.close()
+
+
+class OursThreads(Ours):
+    """The same, decoding in the threads themselves: what the processes are worth."""
+
+    notes = "ClipStream with processes=False: as many threads as there are workers decode"
+    processes = False

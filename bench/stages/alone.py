@@ -154,7 +154,8 @@ class InOrder(OnThreads):
 
     def one(self, item: Any) -> tuple[float, dict[str, float]]:
         video, frames, wanted = item
-        decode_frames(video, frames, short_side=self.work.preparer.short_side)
+        preparer = self.work.preparer
+        decode_frames(video, frames, short_side=preparer.short_side, apart=preparer.processes)
         return len(frames) / wanted, {"frames": len(frames)}
 
 

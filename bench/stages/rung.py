@@ -64,8 +64,9 @@ class Work:
     def preparer(self) -> Preparer:
         """What the loader's workers do with a request."""
         return Preparer(
-            self.corpus, self.frames, self.size, self.augment, self.fps, self.short, self.where, self.decoder
-        )
+            self.corpus, self.frames, self.size, self.augment, self.fps, self.short, self.where, self.decoder,
+            processes=True,
+        )  # fmt: skip
 
     def video(self, request: ClipRequest) -> Video:
         """The row that a request is about."""

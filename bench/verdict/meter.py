@@ -21,6 +21,7 @@ from bench.verdict.machine import (
 )
 from bench.verdict.model import Observed, Pool, Stage
 from dali_pipes import ClipStream, SpeedLoader
+from dali_pipes.decode import processes
 from dali_pipes.stages import StageTime, StageTimes
 
 K = TypeVar("K")
@@ -180,7 +181,9 @@ def observe(
         rest_cpu = 0.0
     if "fetch" in calling:
         found.append(busy_part("fetch", calling["fetch"], samples, others))
-    children = sum(one.cpu for one in reading.children.values()) / samples
+    # What our own decoding processes have done is in the stages of the threads that waited for it.
+    decoders = processes.members()
+    children = sum(one.cpu for (process, _), one in reading.children.items() if process not in decoders) / samples
     if rest_cpu + children > 0:
         found.append(Stage("other", rest_cpu + children))
     pools = [Pool(WORKERS, stream.threads, setting="threads"), Pool(GRAPH, 1), Pool(CONSUMER, 1)]

@@ -1,8 +1,9 @@
 """Decoding on the host: exact frames as RGB arrays, whoever decodes them.
 
 Used for what DALI cannot decode on the device at hand, and by everything that wants a few frames of one video. PyAV
-takes every video and is the quickest on raw ones (:mod:`dali_pipes.decode.host_av`); small copies with short GOPs go to
-torchcodec where it is installed (:mod:`dali_pipes.decode.host_torchcodec`). Both give the same pictures.
+takes every video and is the quickest (:mod:`dali_pipes.decode.host_av`), in a process of its own at best
+(:mod:`dali_pipes.decode.processes`). Threads that decode small copies with short GOPs leave them to torchcodec where it
+is installed (:mod:`dali_pipes.decode.host_torchcodec`). All give the same pictures.
 """
 
 from __future__ import annotations
@@ -12,14 +13,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from dali_pipes.decode import host_av, host_torchcodec
+from dali_pipes.decode import host_av, host_torchcodec, processes
 from dali_pipes.decode.picture import working_size
 
 if TYPE_CHECKING:
     from dali_pipes.corpus import Video
 
 
-def decode_frames(video: Video, frames: NDArray[np.int64], *, short_side: int | None = None) -> NDArray[np.uint8]:
+def decode_frames(
+    video: Video, frames: NDArray[np.int64], *, short_side: int | None = None, apart: bool = False
+) -> NDArray[np.uint8]:
     """Decodes some frames of one video.
 
     Args:
@@ -27,6 +30,8 @@ def decode_frames(video: Video, frames: NDArray[np.int64], *, short_side: int | 
         frames: Sorted unique frame numbers.
         short_side: Scale so that the shorter side has this many pixels, aspect kept; None or a size larger than the
             video's: as it is.
+        apart: In another process, so that threads which decode at the same time do not wait for each other; what is not
+            on this machine is decoded in this one all the same.
 
     Returns:
         ``(N, H, W, 3)`` uint8 RGB, upright.
@@ -36,7 +41,9 @@ def decode_frames(video: Video, frames: NDArray[np.int64], *, short_side: int | 
     """
     width, height = working_size(video.width, video.height, short_side)
     out = None
-    if (width, height) == (video.width, video.height) and host_torchcodec.takes(video):
+    if apart and processes.takes(video):
+        out = processes.decode(video, frames, width, height)
+    elif (width, height) == (video.width, video.height) and host_torchcodec.takes(video):
         out = host_torchcodec.decode(video, frames)
     if out is None:
         out = host_av.decode(video, frames, width, height)

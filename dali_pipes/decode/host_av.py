@@ -31,14 +31,24 @@ if TYPE_CHECKING:
 # Codecs whose decoder honours "skip what nothing refers to" packet by packet; the frames kept stay the same to the bit.
 _SKIPS_UNREFERENCED = ("h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video")
 
+# Codecs that FFmpeg would otherwise decode a dozen frames of at each opening, to find out how far frames are reordered.
+# Their own headers say it, of H.264 those of nearly every encoder.
+_HEADED = ("h264", "hevc")
+# Videos whose headers do not.
+_UNTOLD: set[str] = set()
+_MOST_UNTOLD = 100_000
 
-def decode(video: Video, frames: NDArray[np.int64], width: int, height: int) -> NDArray[np.uint8]:
+
+def decode(
+    video: Video, frames: NDArray[np.int64], width: int, height: int, out: NDArray[np.uint8] | None = None
+) -> NDArray[np.uint8]:
     """Decodes some frames of one video.
 
     Args:
         video: Row of the corpus.
         frames: Sorted unique frame numbers.
         width, height: Size of the result, pixels.
+        out: Where to write it; None: to new memory.
 
     Returns:
         ``(N, height, width, 3)`` uint8 RGB, as stored (not turned upright).
@@ -46,9 +56,24 @@ def decode(video: Video, frames: NDArray[np.int64], width: int, height: int) -> 
     Raises:
         VideoError: If the file cannot be opened or a frame cannot be decoded.
     """
-    out = np.empty((len(frames), height, width, 3), np.uint8)
-    picture = Picture(width, height)
-    with _opened(video) as container:
+    if out is None:
+        out = np.empty((len(frames), height, width, 3), np.uint8)
+    # A header that does not tell how far frames are reordered makes the decoder drop some, as it cannot with packets
+    # that are no frames; never does it give one another time stamp.
+    if video.sliceable and video.codec in _HEADED and video.uri not in _UNTOLD:
+        try:
+            return _decode(video, frames, Picture(width, height), out, undecoded=True)
+        except VideoError:
+            if len(_UNTOLD) > _MOST_UNTOLD:
+                _UNTOLD.clear()
+            _UNTOLD.add(video.uri)
+    return _decode(video, frames, Picture(width, height), out, undecoded=False)
+
+
+def _decode(
+    video: Video, frames: NDArray[np.int64], picture: Picture, out: NDArray[np.uint8], *, undecoded: bool
+) -> NDArray[np.uint8]:
+    with _opened(video, undecoded) as container:
         done, fresh = 0, True
         for run in plan(frames, video.key_frames, video.key_timestamps):
             part = out[done : done + len(run.wanted)]
@@ -56,7 +81,7 @@ def decode(video: Video, frames: NDArray[np.int64], width: int, height: int) -> 
                 _decode_run(container, video, run, _Wanted(run, part, picture), seek=run.key > 0 or not fresh)
             except _LateSeekError:
                 whole = replace(run, key=0)
-                with _opened(video) as again:
+                with _opened(video, undecoded) as again:
                     _decode_run(again, video, whole, _Wanted(run, part, picture), seek=False)
             done, fresh = done + len(run.wanted), False
     return out
@@ -87,8 +112,8 @@ class _Wanted:
 
 
 @contextmanager
-def _opened(video: Video) -> Iterator[InputContainer]:
-    with reading(video, "decoded") as container:
+def _opened(video: Video, undecoded: bool) -> Iterator[InputContainer]:
+    with reading(video, "decoded", undecoded=undecoded) as container:
         # The loader decodes many videos at once, which scales better than several threads in each of them.
         container.streams.video[0].codec_context.thread_count = 1
         yield container

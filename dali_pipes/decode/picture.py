@@ -52,7 +52,10 @@ class Picture:
         rgb = self.converter.reformat(
             frame, width=self.width, height=self.height, format="rgb24", interpolation=interpolation, threads=1
         )
-        out[at] = rgb.to_ndarray()
+        plane = rgb.planes[0]
+        # Each row is padded for FFmpeg's own use; `to_ndarray` would drop that by one more copy.
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(self.height, plane.line_size)
+        out[at].reshape(self.height, -1)[:] = rows[:, : 3 * self.width]
 
     def _odd(self, frame: av.VideoFrame) -> bool:
         """Whether scaling would move colours against brightness."""

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import av
+from av.stream import Discard
 
 from dali_pipes.corpus.probe import open_video
 from dali_pipes.decode.limits import check_unchanged
@@ -26,19 +27,24 @@ _TELLING = (".mp4", ".m4v", ".mov", ".mkv", ".webm")
 
 
 @contextmanager
-def reading(video: Video, purpose: str) -> Iterator[InputContainer]:
+def reading(video: Video, purpose: str, *, undecoded: bool = False) -> Iterator[InputContainer]:
     """An open container; what goes wrong inside comes out as VideoError.
 
     Args:
         video: Row of the corpus.
-        purpose: What it is opened for, also for the message where FFmpeg fails: "decoded", or "read", packets alone.
+        purpose: What it is opened for, for the message where FFmpeg fails: "decoded" or "read".
+        undecoded: Rely on the header where the container has one that tells enough; see `open_video`.
     """
-    undecoded = purpose == "read" and video.uri.lower().endswith(_TELLING)
+    undecoded = undecoded and video.uri.lower().endswith(_TELLING)
     try:
         with stage("read"):
             opened = open_video(video.uri, video.offset, video.bytes, video.mtime_ns, undecoded=undecoded)
         with opened as container:
             check_unchanged(video, container)
+            # The sound would be read as well, packet by packet, only to be thrown away.
+            for stream in container.streams:
+                if stream.type != "video":
+                    stream.discard = Discard.all
             yield container
     except av.FFmpegError as error:
         raise VideoError(video.uri, f"cannot be {purpose}: {error.strerror or error}") from error

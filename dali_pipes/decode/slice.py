@@ -58,7 +58,7 @@ def cut(video: Video, frames: NDArray[np.int64]) -> Slice:
     Raises:
         VideoError: If the file cannot be read or lacks a packet.
     """
-    with reading(video, "read") as container:
+    with reading(video, "read", undecoded=True) as container:
         runs = plan(frames, video.key_frames, video.key_timestamps)
         try:
             numbers, packets = _collect(container, video, runs)

@@ -65,7 +65,7 @@ def main() -> None:
     sampler = ClipSampler(corpus, frames=args.frames, speeds=speeds, seed=0)
     preparer = Preparer(
         corpus=corpus, frames=args.frames, size=args.size, augment=None, fps=None, short="loop", device=device,
-        decoder="auto",
+        decoder="auto", processes=True,
     )  # fmt: skip
     graph = my_graph(
         spec, batch_size=args.batch_size, num_threads=spec.threads, device_id=args.gpu, seed=0,

@@ -125,7 +125,8 @@ def test_a_stream_tells_what_its_stages_took(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(host_av, "decode", slow)
     requests = [[ClipRequest(0, (View(speed=1, start=at),))] for at in range(4)]
-    with ClipStream(corpus, frames=4, size=16, batch_size=1, device="cpu", threads=1, dtype="float16") as stream:
+    options = {"frames": 4, "size": 16, "batch_size": 1, "device": "cpu", "threads": 1, "dtype": "float16"}
+    with ClipStream(corpus, **options, processes=False) as stream:
         before = stream.stats.times.snapshot()
         for _ in stream.map(requests):
             pass
