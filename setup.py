@@ -90,7 +90,8 @@ setup(
         "report": ["scikit-learn"],
         "dev": [
             *("pytest>=8", "ruff>=0.9", "mypy>=1.13", "types-PyYAML"),
-            *("aiohttp", "s3fs", "moto[server]", "ray", "lightning", "psutil"),
+            *("aiohttp", "s3fs", "moto[server]", "gcsfs", "gcp-storage-emulator"),
+            *("ray", "lightning", "psutil"),
             *("onnx", "onnxscript", "onnxruntime", "torchcodec", "triton"),
             *("scikit-learn", "torchmetrics", "vl-convert-python"),
         ],

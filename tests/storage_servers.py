@@ -1,8 +1,9 @@
-"""Real servers on loopback for tests of remote storage: HTTP with ranges and a log, and one that speaks S3."""
+"""Real servers on loopback for tests of remote storage: HTTP with ranges and a log, one that speaks S3, one GCS."""
 
 from __future__ import annotations
 
 import html
+import json
 import re
 import tarfile
 import threading
@@ -14,7 +15,9 @@ from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
-from urllib.parse import quote, unquote
+from typing import Any
+from urllib.parse import quote, unquote, urlencode
+from urllib.request import Request, urlopen
 
 
 @dataclass
@@ -135,6 +138,122 @@ def s3_server() -> Iterator[str]:
         yield f"http://{host}:{port}"
     finally:
         server.stop()
+
+
+@dataclass
+class GcsServer:
+    """A server that speaks Google Cloud Storage's JSON API.
+
+    Attributes:
+        url: Address of it.
+        log: Path and bytes of the body of every answer, in order.
+        failures: That many answers are 503 before the next one is right.
+        cut: That many answers with an object's bytes break off after a few of them.
+        silent: Whether requests are taken and never answered.
+        token: What a request must show to be answered; "" for a public bucket.
+        forbidden: Whether nobody may read anything.
+    """
+
+    url: str = ""
+    log: list[tuple[str, int]] = field(default_factory=list)
+    failures: int = 0
+    cut: int = 0
+    silent: bool = False
+    token: str = ""
+    forbidden: bool = False
+    closing: threading.Event = field(default_factory=threading.Event)
+
+    def sent(self) -> int:
+        """Bytes of all bodies so far."""
+        return sum(size for _, size in self.log)
+
+    def make_bucket(self, name: str) -> None:
+        self._post("/storage/v1/b", json.dumps({"name": name}).encode(), "application/json")
+
+    def put(self, bucket: str, name: str, data: bytes) -> None:
+        """Upload an object."""
+        query = urlencode({"uploadType": "media", "name": name})
+        self._post(f"/upload/storage/v1/b/{bucket}/o?{query}", data, "application/octet-stream")
+
+    def _post(self, path: str, data: bytes, kind: str) -> None:
+        urlopen(Request(self.url + path, data, {"Content-Type": kind}, method="POST"), timeout=10).close()
+
+
+@contextmanager
+def gcs_server(folder: Path) -> Iterator[GcsServer]:
+    """Serve buckets out of memory.
+
+    Args:
+        folder: Where the server may keep its settings.
+    """
+    from gcp_storage_emulator.server import RequestHandler  # type: ignore[import-untyped]
+    from gcp_storage_emulator.storage import Storage  # type: ignore[import-untyped]
+
+    state, storage = GcsServer(), Storage(use_memory_fs=True, data_dir=str(folder))
+
+    class Handler(RequestHandler):
+        """The emulator's answers, and what a store does besides: to fail, and to refuse."""
+
+        def do_GET(self) -> None:
+            if state.silent:
+                state.closing.wait(30)
+                return None
+            if state.failures > 0:
+                state.failures -= 1
+                return self._refuse(503, "Backend Error")
+            if state.forbidden:
+                return self._refuse(403, "reader@test does not have storage.objects.get access.")
+            if state.token and self.headers.get("Authorization") != f"Bearer {state.token}":
+                return self._refuse(401, "Anonymous caller does not have storage.objects.list access.")
+            if state.cut > 0 and "alt=media" in self.path:
+                state.cut -= 1
+                return self._send(206, b"short", 1000)
+            super().do_GET()
+
+        def do_POST(self) -> None:
+            if self.path != "/token":
+                super().do_POST()
+                return
+            # Where a service account shows what its key signed, for a token.
+            self.rfile.read(int(self.headers["Content-Length"]))
+            if state.forbidden:
+                self._send(400, b'{"error": "invalid_grant"}', 26)
+                return
+            answer = {"access_token": state.token, "expires_in": 3600, "token_type": "Bearer"}
+            data = json.dumps(answer).encode()
+            self._send(200, data, len(data))
+
+        def send_header(self, keyword: str, value: str) -> None:
+            if keyword == "Content-Length":
+                state.log.append((self.path, int(value)))
+            super().send_header(keyword, value)
+
+        def _refuse(self, status: int, words: str) -> None:
+            data = json.dumps({"error": {"code": status, "message": words}}).encode()
+            self._send(status, data, len(data))
+
+        def _send(self, status: int, data: bytes, length: int) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(length))
+            self.end_headers()
+            self.wfile.write(data)
+
+    def handler(*arguments: Any) -> Handler:
+        return Handler(storage, *arguments)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    state.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield state
+    finally:
+        state.closing.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 def make_tar(path: Path, members: Mapping[str, bytes | Path], mode: str = "w") -> Path:

@@ -6,7 +6,6 @@ and the one at the last key frame are decoded, so that what cannot be decoded at
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -159,9 +158,14 @@ def open_video(
         return av.open(source, "r", metadata_errors="ignore", **how)
 
     if undecoded:
-        # Formats that do not name their streams in front (an MPEG stream called .mp4) take no such options.
-        with suppress(ValueError):
+        try:
             return opened(options={"probesize": "32"}, stream_options=[{"skip_frame": "all"}])
+        except VideoError:
+            # A server that was lost: it has been asked often enough.
+            raise
+        except ValueError:
+            # Formats that do not name their streams in front (an MPEG stream called .mp4) take no such options.
+            pass
     return opened()
 
 

@@ -22,6 +22,7 @@ OPTIONAL: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
     ("ray", "ray", ("ray",), "indexing and decoding on several machines"),
     ("fsspec", "fsspec", ("fsspec",), "videos behind addresses such as http://"),
     ("s3fs", "s3fs", ("s3fs",), "videos in S3 and its kind"),
+    ("gcsfs", "gcsfs", ("gcsfs",), "videos in Google Cloud Storage"),
 )
 _REQUIRED = (
     ("torch", "torch", ("torch",)),

@@ -53,15 +53,17 @@ class StorageOptions:
             DataError: A value is not of its form.
         """
         variables = os.environ if environment is None else environment
-        s3: dict[str, Any] = {}
-        if endpoint := variables.get("DALI_PIPES_S3_ENDPOINT"):
-            s3["endpoint_url"] = endpoint
-        anonymous = variables.get("DALI_PIPES_S3_ANON", "0").lower()
-        if anonymous not in ("", "0", "1", "false", "true"):
-            raise DataError(f"DALI_PIPES_S3_ANON={anonymous}: must be 1 or 0")
-        if anonymous in ("1", "true"):
-            s3["anon"] = True
-        given: dict[str, Any] = {"protocols": {"s3": s3} if s3 else {}}
+        protocols: dict[str, dict[str, Any]] = {}
+        for protocol, anonymous in (("s3", {"anon": True}), ("gs", {"token": "anon"})):
+            settings: dict[str, Any] = {}
+            prefix = f"DALI_PIPES_{protocol.upper()}"
+            if endpoint := variables.get(f"{prefix}_ENDPOINT"):
+                settings["endpoint_url"] = _address(f"{prefix}_ENDPOINT", endpoint)
+            if _flag(f"{prefix}_ANON", variables.get(f"{prefix}_ANON", "")):
+                settings |= anonymous
+            if settings:
+                protocols[protocol] = settings
+        given: dict[str, Any] = {"protocols": protocols}
         for name, variable, read in (
             ("timeout", "DALI_PIPES_STORAGE_TIMEOUT", _seconds),
             ("retries", "DALI_PIPES_STORAGE_RETRIES", _count),
@@ -93,6 +95,18 @@ def storage_options() -> StorageOptions:
 
 def _text(variable: str, text: str) -> str:
     return text
+
+
+def _address(variable: str, text: str) -> str:
+    if not text.startswith(("http://", "https://")):
+        raise DataError(f"{variable}={text}: must be an address, such as http://localhost:9000")
+    return text.rstrip("/")
+
+
+def _flag(variable: str, text: str) -> bool:
+    if text.lower() not in ("", "0", "1", "false", "true"):
+        raise DataError(f"{variable}={text}: must be 1 or 0")
+    return text.lower() in ("1", "true")
 
 
 def _seconds(variable: str, text: str) -> float:

@@ -97,6 +97,8 @@ def test_settings_come_from_the_environment_and_are_checked(monkeypatch: pytest.
     for name, value in {
         "DALI_PIPES_S3_ENDPOINT": "http://127.0.0.1:9000",
         "DALI_PIPES_S3_ANON": "1",
+        "DALI_PIPES_GS_ENDPOINT": "http://127.0.0.1:4443/",
+        "DALI_PIPES_GS_ANON": "true",
         "DALI_PIPES_STORAGE_TIMEOUT": "2.5",
         "DALI_PIPES_STORAGE_RETRIES": "0",
         "DALI_PIPES_CACHE_DIR": "/cache",
@@ -109,13 +111,18 @@ def test_settings_come_from_the_environment_and_are_checked(monkeypatch: pytest.
         retries=0,
         cache_dir="/cache",
         cache_bytes=50 << 30,
-        protocols={"s3": {"endpoint_url": "http://127.0.0.1:9000", "anon": True}},
+        protocols={
+            "s3": {"endpoint_url": "http://127.0.0.1:9000", "anon": True},
+            "gs": {"endpoint_url": "http://127.0.0.1:4443", "token": "anon"},
+        },
     )
     for name, value in (
         ("DALI_PIPES_CACHE_BYTES", "much"),
         ("DALI_PIPES_STORAGE_TIMEOUT", "-1"),
         ("DALI_PIPES_STORAGE_RETRIES", "few"),
         ("DALI_PIPES_S3_ANON", "perhaps"),
+        ("DALI_PIPES_GS_ANON", "perhaps"),
+        ("DALI_PIPES_GS_ENDPOINT", "127.0.0.1:4443"),
     ):
         with monkeypatch.context() as patch:
             patch.setenv(name, value)
