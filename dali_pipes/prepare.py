@@ -95,7 +95,8 @@ class Preparer:
                 piece = cut(source, frames)
             return Sample(piece.data, piece.frames, None, orders, draws)
         with stage("decode"):
-            raw = decode_frames(source, frames, short_side=self.short_side, apart=self.processes)
+            square = self._square(request)
+            raw = decode_frames(source, frames, short_side=self.short_side, square=square, apart=self.processes)
             raw = np.ascontiguousarray(raw)
         return Sample(None, np.empty(0, np.int32), raw, orders, draws)
 
@@ -120,9 +121,15 @@ class Preparer:
             return given
         if self.augment is None:
             short_side = self.short_side if on_host else None
-            return center_crop(*working_size(source.shown_width, source.shown_height, short_side))
+            width, height = working_size(source.shown_width, source.shown_height, short_side)
+            side = min(width, height)
+            return center_crop(side, side) if on_host and self._square(request) else center_crop(width, height)
         rng = generator(request.key, Purpose.AUGMENT, view=view)
         return self.augment.draw(rng, video.shown_width, video.shown_height)
+
+    def _square(self, request: ClipRequest) -> bool:
+        """Whether no view shows more than the centred square, so that the host need not hand over the rest."""
+        return self.augment is None and all(view.draws is None for view in request.views)
 
     def _check(self, draws: Draws) -> None:
         """Draws given with a view may need operators that the graph was built without."""

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dali_pipes.decode.numbering import numberer
-from dali_pipes.decode.picture import Picture
+from dali_pipes.decode.picture import Picture, result_shape
 from dali_pipes.decode.plan import Range, plan
 from dali_pipes.decode.reading import packets, reading
 from dali_pipes.errors import VideoError
@@ -40,34 +40,42 @@ _MOST_UNTOLD = 100_000
 
 
 def decode(
-    video: Video, frames: NDArray[np.int64], width: int, height: int, out: NDArray[np.uint8] | None = None
+    video: Video,
+    frames: NDArray[np.int64],
+    width: int,
+    height: int,
+    *,
+    square: bool = False,
+    out: NDArray[np.uint8] | None = None,
 ) -> NDArray[np.uint8]:
     """Decodes some frames of one video.
 
     Args:
         video: Row of the corpus.
         frames: Sorted unique frame numbers.
-        width, height: Size of the result, pixels.
-        out: Where to write it; None: to new memory.
+        width, height: Size that frames are scaled to, pixels.
+        square: Give the centred square of that alone.
+        out: Where to write the result; None: to new memory.
 
     Returns:
-        ``(N, height, width, 3)`` uint8 RGB, as stored (not turned upright).
+        ``(N, height, width, 3)`` uint8 RGB, or ``(N, side, side, 3)``, as stored (not turned upright).
 
     Raises:
         VideoError: If the file cannot be opened or a frame cannot be decoded.
     """
     if out is None:
-        out = np.empty((len(frames), height, width, 3), np.uint8)
+        out = np.empty(result_shape(len(frames), width, height, square), np.uint8)
+    picture = Picture(width, height, square=square)
     # A header that does not tell how far frames are reordered makes the decoder drop some, as it cannot with packets
     # that are no frames; never does it give one another time stamp.
     if video.sliceable and video.codec in _HEADED and video.uri not in _UNTOLD:
         try:
-            return _decode(video, frames, Picture(width, height), out, undecoded=True)
-        except VideoError:
+            return _decode(video, frames, picture, out, undecoded=True)
+        except _IncompleteError:
             if len(_UNTOLD) > _MOST_UNTOLD:
                 _UNTOLD.clear()
             _UNTOLD.add(video.uri)
-    return _decode(video, frames, Picture(width, height), out, undecoded=False)
+    return _decode(video, frames, picture, out, undecoded=False)
 
 
 def _decode(
@@ -85,6 +93,10 @@ def _decode(
                     _decode_run(again, video, whole, _Wanted(run, part, picture), seek=False)
             done, fresh = done + len(run.wanted), False
     return out
+
+
+class _IncompleteError(VideoError):
+    """Frames did not come out of the decoder."""
 
 
 class _LateSeekError(Exception):
@@ -135,7 +147,7 @@ def _decode_run(container: InputContainer, video: Video, run: Range, wanted: _Wa
         return
     if seek:  # what was sought may have been read past; from the start it is found if it is there
         raise _LateSeekError
-    raise VideoError(video.uri, f"{len(left)} frames could not be decoded; the first is {min(left)} of {video.frames}")
+    raise _IncompleteError(video.uri, f"{len(left)} frames could not be decoded; the first is {min(left)} of {video.frames}")
 
 
 def _by_pts(

@@ -28,15 +28,39 @@ def working_size(width: int, height: int, short_side: int | None) -> tuple[int, 
     return (longer, short_side) if width >= height else (short_side, longer)
 
 
+def square_in(width: int, height: int) -> tuple[int, int, int]:
+    """Left, top and side of the largest centred square of a picture, on whole pixels.
+
+    >>> square_in(148, 112), square_in(112, 199)
+    ((18, 0, 112), (0, 43, 112))
+    """
+    side = min(width, height)
+    return (width - side) // 2, (height - side) // 2, side
+
+
+def result_shape(frames: int, width: int, height: int, square: bool) -> tuple[int, int, int, int]:
+    """Shape of so many pictures, or of their centred squares."""
+    side = min(width, height)
+    return (frames, side, side, 3) if square else (frames, height, width, 3)
+
+
 # Formats that are scaled before they become RGB: half as many numbers, and both steps have quick code of their own.
 _SCALED_FIRST = ("yuv420p", "yuvj420p")
 
 
 class Picture:
-    """Converts decoded frames to RGB of one size. Keeps its converters: a new one for each frame costs 1 ms a frame."""
+    """Converts decoded frames to RGB of one size. Keeps its converters: a new one for each frame costs 1 ms a frame.
 
-    def __init__(self, width: int, height: int) -> None:
+    Args:
+        width, height: To scale frames to, pixels.
+        square: Keep the centred square alone.
+    """
+
+    def __init__(self, width: int, height: int, *, square: bool = False) -> None:
         self.width, self.height = width, height
+        left, top, side = square_in(width, height)
+        self._rows = slice(top, top + side) if square else slice(None)
+        self._bytes = slice(3 * left, 3 * (left + side)) if square else slice(3 * width)
         self.scaler, self.converter = VideoReformatter(), VideoReformatter()
 
     def __call__(self, frame: av.VideoFrame, out: NDArray[np.uint8], at: int) -> None:
@@ -55,7 +79,7 @@ class Picture:
         plane = rgb.planes[0]
         # Each row is padded for FFmpeg's own use; `to_ndarray` would drop that by one more copy.
         rows = np.frombuffer(memoryview(plane), np.uint8).reshape(self.height, plane.line_size)
-        out[at].reshape(self.height, -1)[:] = rows[:, : 3 * self.width]
+        out[at].reshape(out.shape[1], -1)[:] = rows[self._rows, self._bytes]
 
     def _odd(self, frame: av.VideoFrame) -> bool:
         """Whether scaling would move colours against brightness."""

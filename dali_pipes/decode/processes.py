@@ -23,6 +23,7 @@ import sys
 import threading
 import weakref
 from collections import deque
+from math import prod
 from multiprocessing.connection import Connection, Pipe
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ from numpy.typing import NDArray
 
 from dali_pipes.corpus.storage.address import local_path
 from dali_pipes.decode import host_av
+from dali_pipes.decode.picture import result_shape
 from dali_pipes.errors import VideoError
 from dali_pipes.stages import StageTime, StageTimes, charge
 
@@ -45,12 +47,14 @@ def takes(video: Video) -> bool:
     return _POOL.works and video.offset < 0 and local_path(video.uri) is not None
 
 
-def decode(video: Video, frames: NDArray[np.int64], width: int, height: int) -> NDArray[np.uint8] | None:
+def decode(
+    video: Video, frames: NDArray[np.int64], width: int, height: int, *, square: bool = False
+) -> NDArray[np.uint8] | None:
     """As :func:`dali_pipes.decode.host_av.decode`, by a process that is idle, or a new one if none is.
 
     Returns:
-        ``(N, height, width, 3)`` uint8 RGB in shared memory, which is used again once nobody holds the array; None
-        where processes cannot be started.
+        ``(N, height, width, 3)`` uint8 RGB, or ``(N, side, side, 3)``, in shared memory that is used again once nobody
+        holds the array; None where processes cannot be started.
 
     Raises:
         VideoError: If the file cannot be opened, a frame cannot be decoded, or decoding crashes.
@@ -59,7 +63,7 @@ def decode(video: Video, frames: NDArray[np.int64], width: int, height: int) -> 
     if process is None:
         return None
     try:
-        return process.decode(video, frames, width, height)
+        return process.decode(video, frames, width, height, square)
     finally:
         _POOL.give_back(process)
 
@@ -123,11 +127,13 @@ class _Process:
                 self.stop()
         return self.alive
 
-    def decode(self, video: Video, frames: NDArray[np.int64], width: int, height: int) -> NDArray[np.uint8]:
-        shape = (len(frames), height, width, 3)
-        size = len(frames) * height * width * 3
+    def decode(
+        self, video: Video, frames: NDArray[np.int64], width: int, height: int, square: bool
+    ) -> NDArray[np.uint8]:
+        shape = result_shape(len(frames), width, height, square)
+        size = prod(shape)
         slot = self._slot(size)
-        request = (video, frames, shape, slot.offset, slot.size)
+        request = (slot.offset, slot.size, video, frames, width, height, square)
         try:
             self._connection.send_bytes(pickle.dumps(request, pickle.HIGHEST_PROTOCOL))
             answer = self._connection.recv_bytes()
@@ -283,16 +289,17 @@ def serve(handle: int, memory: int) -> None:
     with contextlib.suppress(EOFError, OSError):
         connection.send_bytes(b"started")
         while True:
-            video, frames, shape, offset, size = pickle.loads(connection.recv_bytes())
+            offset, size, video, frames, width, height, square = pickle.loads(connection.recv_bytes())
             slot = slots.get(offset)
             if slot is None:
                 slot = slots[offset] = _Slot(memory, offset, size)
-            out = np.frombuffer(slot.memory, np.uint8, int(np.prod(shape))).reshape(shape)
+            shape = result_shape(len(frames), width, height, square)
+            out = np.frombuffer(slot.memory, np.uint8, prod(shape)).reshape(shape)
             times = StageTimes()
             error: Exception | None = None
             try:
                 with times.follow("decode"):
-                    host_av.decode(video, frames, shape[2], shape[1], out=out)
+                    host_av.decode(video, frames, width, height, square=square, out=out)
             except Exception as raised:  # whatever it is belongs to whoever asked
                 error = _sendable(raised)
             connection.send_bytes(pickle.dumps((error, times.snapshot()), pickle.HIGHEST_PROTOCOL))

@@ -119,9 +119,9 @@ def test_a_stream_tells_what_its_stages_took(tmp_path: Path, monkeypatch: pytest
     corpus = Corpus.build(tmp_path, "folders")
     usual = host_av.decode
 
-    def slow(*arguments: object) -> object:
+    def slow(*arguments: object, **options: object) -> object:
         time.sleep(0.05)
-        return usual(*arguments)  # type: ignore[arg-type]
+        return usual(*arguments, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(host_av, "decode", slow)
     requests = [[ClipRequest(0, (View(speed=1, start=at),))] for at in range(4)]

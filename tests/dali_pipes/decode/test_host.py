@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -149,3 +150,20 @@ def test_scaled_pictures_are_averages_over_areas(videos: Path, side: int) -> Non
         # Colours are scaled at the resolution that the file has them in, half that of the picture; in another place by
         # half a pixel it would be 35.
         assert 10 * np.log10(255**2 / np.mean((truth - small) ** 2)) > 38, video.uri
+
+
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("rotation", [0, 90])
+@pytest.mark.parametrize("size", [(128, 96), (96, 130), (97, 64), (64, 64)])
+def test_the_centred_square_is_cut_out_of_the_same_picture(
+    tmp_path: Path, size: tuple[int, int], rotation: int, apart: bool
+) -> None:
+    make_video(tmp_path / "a.avi", frames=12, codec="mjpeg", size=size)
+    video = replace(Corpus.build(tmp_path, "folders", progress=False)[0], rotation=rotation)
+    for short_side in (None, 48):
+        whole = decode_frames(video, np.array([2, 9]), short_side=short_side, apart=apart)
+        height, width = whole.shape[1:3]
+        side = min(height, width)
+        left, top = (width - side) // 2, (height - side) // 2
+        square = decode_frames(video, np.array([2, 9]), short_side=short_side, square=True, apart=apart)
+        assert np.array_equal(square, whole[:, top : top + side, left : left + side])
