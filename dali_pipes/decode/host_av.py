@@ -147,7 +147,8 @@ def _decode_run(container: InputContainer, video: Video, run: Range, wanted: _Wa
         return
     if seek:  # what was sought may have been read past; from the start it is found if it is there
         raise _LateSeekError
-    raise _IncompleteError(video.uri, f"{len(left)} frames could not be decoded; the first is {min(left)} of {video.frames}")
+    reason = f"{len(left)} frames could not be decoded; the first is {min(left)} of {video.frames}"
+    raise _IncompleteError(video.uri, reason)
 
 
 def _by_pts(
