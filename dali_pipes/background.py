@@ -25,6 +25,7 @@ from dali_pipes.clips.request import ClipBatch, ClipRequest
 from dali_pipes.clips.sampler import Window, replacement
 from dali_pipes.decode import processes
 from dali_pipes.errors import DataError, VideoError
+from dali_pipes.half import Halver
 from dali_pipes.heap import HeapTrimmer
 from dali_pipes.pipeline import GraphSpec, Sample
 from dali_pipes.prepare import Preparer
@@ -41,8 +42,6 @@ logger = logging.getLogger("dali_pipes")
 MOST_ATTEMPTS = 8
 # Requests before the share of replaced ones is judged: a few bad videos in the first batches say little.
 JUDGED_FROM = 200
-# Elements that torch converts without help from other threads; it asks for help from 32768 on.
-_PIECE = 16384
 
 
 @dataclass
@@ -97,8 +96,8 @@ class Engine:
         self.preparer = preparer
         self.on_host = replace(preparer, decoder="host")
         # On the CPU torch makes float16 of float32 in a fifth of the time that DALI takes.
-        self.halve = spec.dtype == "float16" and spec.device_id is None
-        self.spec = replace(spec, dtype="float32") if self.halve else spec
+        self.halve = Halver() if spec.dtype == "float16" and spec.device_id is None else None
+        self.spec = spec if self.halve is None else replace(spec, dtype="float32")
         # Frames in host memory can be given to the graph once for each view, at no cost. Then the views lie side by
         # side in its output as they are, and are not copied together: a copy of all clips, as dear as normalising.
         self.fanned = spec.views if spec.device_id is None and not spec.encoded else 1
@@ -268,7 +267,7 @@ class Engine:
             if self.fanned > 1:
                 clips = clips.view(count, self.fanned, *clips.shape[2:])
             with stage("copy"):
-                return to_half(clips) if self.halve else clips
+                return clips if self.halve is None else self.halve(clips)
         # A stream of its own, so that waiting for the copy is not waiting for the training step; and it must be waited
         # for, since DALI uses the output's memory again as soon as it is dropped.
         with torch.cuda.stream(self.cuda_stream):
@@ -320,18 +319,6 @@ _OPEN: weakref.WeakSet[Engine] = weakref.WeakSet()
 def _close_all() -> None:
     for engine in list(_OPEN):
         engine.close()
-
-
-def to_half(clips: torch.Tensor) -> torch.Tensor:
-    """A float32 tensor as float16, on the CPU and in this thread alone.
-
-    All at once would be shared among OpenMP threads, which then spin
-    for a while on the cores that decode; torch leaves pieces as small as these to the thread that asks.
-    """
-    half = torch.empty(clips.shape, dtype=torch.float16)
-    for target, piece in zip(half.view(-1).split(_PIECE), clips.reshape(-1).split(_PIECE), strict=True):
-        target.copy_(piece)
-    return half
 
 
 def _brief(error: BaseException) -> str:

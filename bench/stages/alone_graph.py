@@ -18,9 +18,9 @@ from bench.measure.processes import cpu_seconds
 from bench.stages.alone import in_order
 from bench.stages.rung import Batches, Pass, Rung, Work
 from dali_pipes import ClipRequest, pipeline
-from dali_pipes.background import to_half
 from dali_pipes.decode.host import decode_frames
 from dali_pipes.decode.slice import cut
+from dali_pipes.half import Halver
 from dali_pipes.pipeline import GraphSpec, Sample
 
 # Frames decoded before and kept for the graph.
@@ -90,13 +90,17 @@ class Augmented(Graph):
 
     name, about = "resample + augment", "gathered, cropped, scaled, coloured, normalised: frames decoded before"
 
+    def __init__(self, work: Work) -> None:
+        super().__init__(work)
+        self.halve = Halver()
+
     def build(self) -> Pipeline:
         return _built(_augmented, self.work.spec(encoded=False, raw=True))
 
     def finish(self, outputs: Any) -> None:
         clips = torch.from_dlpack(outputs[0].as_tensor())
         if self.work.where == "cpu" and self.work.dtype == "float16":
-            to_half(clips)
+            self.halve(clips)
 
 
 class DaliDecode(Graph):

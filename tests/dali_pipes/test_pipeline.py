@@ -10,7 +10,6 @@ from PIL import Image
 
 from dali_pipes import Augment, Draws
 from dali_pipes.augment import PLAIN
-from dali_pipes.background import to_half
 from dali_pipes.pipeline import GraphSpec, Sample, build, feed
 
 SIDE = 32
@@ -157,8 +156,3 @@ def test_output_reaches_torch_without_a_copy() -> None:
     (output,) = graph.run()
     tensor = output.as_tensor()
     assert torch.from_dlpack(tensor).data_ptr() == tensor.data_ptr()
-
-
-def test_half_precision_is_rounded_to_the_nearest() -> None:
-    values = torch.randn(3, 2, 5, 97, 113) * 3
-    assert torch.equal(to_half(values), values.half())
