@@ -111,14 +111,15 @@ def parts(corpora: Sequence[str], device: str = "auto") -> list[Part]:
     places = [] if device == "auto" else ["--device", device]
 
     def loader(name: str) -> tuple[str, ...]:
-        # A round has to take a second or so of the quickest: small videos need more of them.
-        pairs = "24" if name in main else "128" if name == COPIES else "96"
+        # A round has to take a second or so of the quickest, or its end, when one worker is still busy and the others
+        # are not, counts too much: small videos need more of them.
+        pairs = "48" if name in main else "128" if name == COPIES else "96"
         return ("loader", "--window", "independent", "--pairs", pairs, "--rounds", "5", "--check", "12", *places)
 
     # Small corpora do not fill the batches of a training run.
     small = ("--set", "data.batch_size=8", "data.clips_per_video=16")
     listed = [
-        *(Part(f"loader-{name}", name, loader(name), 2.0 if name in main else 1.0) for name in corpora),
+        *(Part(f"loader-{name}", name, loader(name), 3.25 if name in main else 1.0) for name in corpora),
         *(Part(f"stages-{name}", name, ("stages", *places, "--seconds", "90"), 1.75) for name in both),
         *(Part(f"decode-{name}", name, ("decode", *places), 1.0 if name in main else 0.5) for name in corpora),
         *(Part(f"step-{name}", name, ("step",), 1.0) for name in both[-1:]),

@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("dali_pipes")
 
+# Seconds that one request may take: much longer than any, so that none is given up because a machine is slow.
+LONGEST = 300.0
+
 
 def takes(video: Video) -> bool:
     """Whether a process can decode it: a file of this machine. What is remote has its connections and cache here."""
@@ -57,7 +60,7 @@ def decode(
         holds the array; None where processes cannot be started.
 
     Raises:
-        VideoError: If the file cannot be opened, a frame cannot be decoded, or decoding crashes.
+        VideoError: If the file cannot be opened, a frame cannot be decoded, or decoding crashes or hangs.
     """
     process = _POOL.borrow()
     if process is None:
@@ -136,6 +139,9 @@ class _Process:
         request = (slot.offset, slot.size, video, frames, width, height, square)
         try:
             self._connection.send_bytes(pickle.dumps(request, pickle.HIGHEST_PROTOCOL))
+            if not self._connection.poll(LONGEST):
+                self.stop()
+                raise VideoError(video.uri, f"took longer than {LONGEST:g} s to decode")
             answer = self._connection.recv_bytes()
         except (EOFError, OSError):
             raise VideoError(video.uri, self._ended()) from None

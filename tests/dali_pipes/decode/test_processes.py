@@ -44,10 +44,6 @@ def corpus(tmp_path: Path) -> Corpus:
     return Corpus.build(folder, "folders", progress=False)
 
 
-def pids(pool: processes._Pool) -> set[int]:
-    return pool.members()
-
-
 @pytest.mark.parametrize("short_side", [None, 24])
 def test_pictures_are_those_of_this_process(corpus: Corpus, short_side: int | None) -> None:
     for video in corpus:
@@ -110,12 +106,12 @@ def test_at_rest_the_memory_of_free_pieces_goes_back(corpus: Corpus, pool: proce
 def test_there_are_as_many_processes_as_are_used_at_once(corpus: Corpus, pool: processes._Pool) -> None:
     for _ in range(3):
         decode_frames(corpus[0], np.arange(4), apart=True)
-    assert len(pids(pool)) == 1
+    assert len(pool.members()) == 1
     processes.start(2)
-    assert len(pids(pool)) == 2
+    assert len(pool.members()) == 2
     with ThreadPoolExecutor(2) as threads:
         list(threads.map(lambda _: decode_frames(corpus[0], np.arange(20), apart=True), range(20)))
-    assert len(pids(pool)) == 2
+    assert len(pool.members()) == 2
 
 
 def test_what_cannot_be_decoded_is_told_as_in_this_process(corpus: Corpus, tmp_path: Path) -> None:
@@ -133,12 +129,26 @@ def test_what_cannot_be_decoded_is_told_as_in_this_process(corpus: Corpus, tmp_p
 
 def test_a_decoder_that_crashes_fails_one_video_and_is_replaced(corpus: Corpus, pool: processes._Pool) -> None:
     decode_frames(corpus[0], np.arange(4), apart=True)
-    (first,) = pids(pool)
+    (first,) = pool.members()
     os.kill(first, signal.SIGSEGV)
     with pytest.raises(VideoError, match=r"a\.mp4: crashed the decoder \(SIGSEGV\)"):
         decode_frames(corpus[0], np.arange(4), apart=True)
     assert len(decode_frames(corpus[0], np.arange(4), apart=True)) == 4
-    assert len(pids(pool)) == 1 and first not in pids(pool)
+    assert len(pool.members()) == 1 and first not in pool.members()
+
+
+def test_a_decoder_that_hangs_fails_one_video_and_is_replaced(
+    corpus: Corpus, pool: processes._Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode_frames(corpus[0], np.arange(4), apart=True)
+    (first,) = pool.members()
+    os.kill(first, signal.SIGSTOP)
+    monkeypatch.setattr(processes, "LONGEST", 0.3)
+    with pytest.raises(VideoError, match=r"a\.mp4: took longer than 0.3 s to decode"):
+        decode_frames(corpus[0], np.arange(4), apart=True)
+    monkeypatch.setattr(processes, "LONGEST", 30.0)
+    assert len(decode_frames(corpus[0], np.arange(4), apart=True)) == 4
+    assert len(pool.members()) == 1 and first not in pool.members()
 
 
 def test_a_stream_goes_on_when_a_decoder_crashes(corpus: Corpus, pool: processes._Pool) -> None:
@@ -148,7 +158,7 @@ def test_a_stream_goes_on_when_a_decoder_crashes(corpus: Corpus, pool: processes
         for number, batch in enumerate(stream.map(requests)):
             clips.append(batch.clips)
             if number == 1:
-                for pid in pids(pool):
+                for pid in pool.members():
                     os.kill(pid, signal.SIGKILL)
         assert len(clips) == 6
         assert list(stream.stats.bad.values()) == ["crashed the decoder (SIGKILL)"]
