@@ -111,8 +111,8 @@ def parts(corpora: Sequence[str], device: str = "auto") -> list[Part]:
     places = [] if device == "auto" else ["--device", device]
 
     def loader(name: str) -> tuple[str, ...]:
-        # A round has to take a second or so of the quickest, or its end, when one worker is still busy and the others
-        # are not, counts too much: small videos need more of them.
+        # A round has to take a second or so of the quickest: what goes before it counts too much in shorter ones, and
+        # small videos need more of them.
         pairs = "48" if name in main else "128" if name == COPIES else "96"
         return ("loader", "--window", "independent", "--pairs", pairs, "--rounds", "5", "--check", "12", *places)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -16,20 +18,22 @@ def cpu_seconds() -> float:
     own = os.getpid()
     parents: dict[int, int] = {}
     ticks: dict[int, int] = {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            text = (entry / "stat").read_text()
-        except OSError:  # it has just ended
-            continue
+    for process, text in _told("stat"):
         # The command, in parentheses, may itself hold spaces and parentheses.
         fields = text[text.rindex(")") + 2 :].split()
-        parents[int(entry.name)] = int(fields[1])
-        waited_for = 13 if int(entry.name) == own else 11
-        ticks[int(entry.name)] = sum(int(field) for field in fields[waited_for:15])
+        parents[process] = int(fields[1])
+        waited_for = 13 if process == own else 11
+        ticks[process] = sum(int(field) for field in fields[waited_for:15])
     total = sum(ticks[process] for process in ticks if _descends(process, own, parents))
     return time.process_time() + total / os.sysconf("SC_CLK_TCK")
+
+
+def _told(file: str) -> Iterator[tuple[int, str]]:
+    """What the kernel tells of each process in a file of its folder."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):  # it has just ended
+                yield int(entry.name), (entry / file).read_text()
 
 
 def _descends(process: int, ancestor: int, parents: dict[int, int]) -> bool:
@@ -46,15 +50,8 @@ def resident() -> float:
     own = os.getpid()
     parents: dict[int, int] = {}
     held: dict[int, int] = {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            text = (entry / "status").read_text()
-        except OSError:  # it has just ended
-            continue
+    for process, text in _told("status"):
         told = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-        process = int(entry.name)
         parents[process] = int(told["PPid"])
         kinds = ("RssAnon", "RssFile", "RssShmem") if process == own else ("RssAnon", "RssFile")
         held[process] = sum(int(told.get(kind, "0 kB").split()[0]) for kind in kinds)

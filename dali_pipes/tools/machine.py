@@ -17,7 +17,7 @@ from dali_pipes.tools.findings import Finding, size
 
 # Optional packages: name, module, distributions that bring it, and what it is for.
 OPTIONAL: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
-    ("torchcodec", "torchcodec", ("torchcodec",), "decodes small copies faster"),
+    ("torchcodec", "torchcodec", ("torchcodec",), "decodes small copies in threads, where processes=False"),
     ("OpenCV", "cv2", ("opencv-python-headless", "opencv-python"), "compared with by bench"),
     ("ray", "ray", ("ray",), "indexing and decoding on several machines"),
     ("fsspec", "fsspec", ("fsspec",), "videos behind addresses such as http://"),

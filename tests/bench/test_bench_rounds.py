@@ -12,7 +12,7 @@ import torch
 from bench_helpers import Sequential, setting
 
 from bench.measure import goals
-from bench.measure.processes import cpu_seconds
+from bench.measure.processes import cpu_seconds, resident
 from bench.measure.rounds import Figure, Round, measure, summarise, time_epoch
 
 CPU = torch.device("cpu")
@@ -81,6 +81,18 @@ def test_cpu_time_counts_children_that_run_and_children_that_have_ended() -> Non
         child.stdout.readline()
         assert cpu_seconds() - ended >= 0.3
         child.stdin.close()
+
+
+def test_memory_counts_what_children_hold() -> None:
+    before = resident()
+    hold = "import sys; held = b'x' * (64 << 20); print(flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", hold]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdin is not None and child.stdout is not None
+        child.stdout.readline()
+        assert resident() - before >= 60
+        child.stdin.close()
+    assert resident() - before < 60
 
 
 def _summary(**reached: float) -> dict[str, dict[str, dict[str, float]]]:
