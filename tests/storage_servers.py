@@ -8,7 +8,7 @@ import re
 import tarfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.utils import formatdate
@@ -107,23 +107,36 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(data)
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: Any) -> None:
+        """Says nothing of clients that have gone: tests look at what is printed."""
+
+
+@contextmanager
+def _serving(handler: Callable[..., BaseHTTPRequestHandler], closing: threading.Event) -> Iterator[str]:
+    """A server on loopback; its address."""
+    server = _Server(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        closing.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
 @contextmanager
 def http_server(folder: Path) -> Iterator[HttpServer]:
     """Serve a folder."""
     state = HttpServer(folder)
     handler = type("Handler", (_Handler,), {"state": state})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    state.url = f"http://127.0.0.1:{server.server_port}/"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
+    with _serving(handler, state.closing) as address:
+        state.url = f"{address}/"
         yield state
-    finally:
-        state.closing.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 @contextmanager
@@ -242,18 +255,9 @@ def gcs_server(folder: Path) -> Iterator[GcsServer]:
     def handler(*arguments: Any) -> Handler:
         return Handler(storage, *arguments)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    state.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
+    with _serving(handler, state.closing) as address:
+        state.url = address
         yield state
-    finally:
-        state.closing.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def make_tar(path: Path, members: Mapping[str, bytes | Path], mode: str = "w") -> Path:

@@ -153,7 +153,7 @@ def test_scaled_pictures_are_averages_over_areas(videos: Path, side: int) -> Non
 
 
 @pytest.mark.parametrize("apart", [False, True])
-@pytest.mark.parametrize("rotation", [0, 90])
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
 @pytest.mark.parametrize("size", [(128, 96), (96, 130), (97, 64), (64, 64)])
 def test_the_centred_square_is_cut_out_of_the_same_picture(
     tmp_path: Path, size: tuple[int, int], rotation: int, apart: bool
