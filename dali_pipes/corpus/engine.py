@@ -9,13 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, Pipe, wait
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from dali_pipes.corpus import child
 from dali_pipes.errors import DataError
 
 ENGINES = ("local", "ray")
@@ -122,17 +121,7 @@ class _Worker:
 
     def __init__(self, job: Callable[..., Any], options: dict[str, Any], timeout: float, memory: int) -> None:
         self.item: int | None = None
-        self.connection, other = Pipe()
-        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-        # One thread each: threads of numerical libraries would only take address space here.
-        environment = os.environ | {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-        code = f"from dali_pipes.corpus.engine import serve; serve({other.fileno()})"
-        # Not multiprocessing: its children import the caller's main module again. A session of its own keeps the
-        # terminal's Ctrl-C from the workers, which end when their connection does.
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", code], pass_fds=[other.fileno()], env=environment, start_new_session=True
-        )
-        other.close()
+        self.process, self.connection = child.start(__name__)
         self.connection.send((job, options, timeout, memory))
 
     def give(self, item: int, value: Any) -> None:
@@ -146,9 +135,7 @@ class _Worker:
         code = self.process.wait()
         if code == -signal.SIGALRM:
             return f"took longer than {timeout:g} s"
-        if code < 0:
-            return f"crashed the decoder ({signal.Signals(-code).name})"
-        return f"ended the decoder (exit code {code})"
+        return child.ending(code)
 
     def stop(self, kill: bool = False) -> None:
         self.connection.close()

@@ -17,19 +17,19 @@ import logging
 import mmap
 import os
 import pickle
-import signal
 import subprocess
 import sys
 import threading
 import weakref
 from collections import deque
 from math import prod
-from multiprocessing.connection import Connection, Pipe
+from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dali_pipes.corpus import child
 from dali_pipes.corpus.storage.address import local_path
 from dali_pipes.decode import host_av
 from dali_pipes.decode.picture import result_shape
@@ -104,21 +104,8 @@ class _Process:
         self._end = 0
         # Put back by whichever thread drops a slot's array last.
         self._free: deque[_Slot] = deque()
-        self._connection, other = Pipe()
-        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-        # One thread each: there are as many processes as threads already.
-        environment = os.environ | {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-        code = f"from dali_pipes.decode.processes import serve; serve({other.fileno()}, {self._handle})"
-        # Not multiprocessing: its children import the caller's main module again. A session of its own keeps the
-        # terminal's Ctrl-C from it; it ends when the connection does.
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", code],
-            pass_fds=[other.fileno(), self._handle],
-            env=environment,
-            start_new_session=True,
-        )
+        self._process, self._connection = child.start(__name__, self._handle)
         self.number = self._process.pid
-        other.close()
 
     def greet(self) -> bool:
         """Waits until it has started; False where it could not."""
@@ -190,8 +177,7 @@ class _Process:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=10)
         self.stop()
-        code = self._process.returncode
-        return f"crashed the decoder ({signal.Signals(-code).name})" if code < 0 else f"ended the decoder ({code})"
+        return child.ending(self._process.returncode)
 
 
 class _Pool:

@@ -14,7 +14,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from make_videos import make_video
+from make_videos import make_noise, make_video
 from storage_servers import GcsServer, gcs_server, make_tar
 
 from dali_pipes.cli import main
@@ -117,17 +117,7 @@ def test_a_shard_in_a_bucket_is_read_in_place(local: Path, server: GcsServer) ->
 
 
 def test_a_clip_fetches_less_than_a_tenth_of_the_file(server: GcsServer, tmp_path: Path) -> None:
-    path = tmp_path / "long.mp4"
-    # Noise, which hardly shrinks.
-    noise = np.random.default_rng(0).integers(0, 256, (16, 48, 64, 3), np.uint8)
-    with av.open(str(path), "w") as output:
-        stream = output.add_stream("libx264", rate=12, options={"preset": "ultrafast", "qp": "12", "bf": "0"})
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        stream.codec_context.gop_size = 12
-        stream.codec_context.thread_count = 1
-        for number in range(2000):
-            output.mux(stream.encode(av.VideoFrame.from_ndarray(noise[number * 7 % 16], format="rgb24")))
-        output.mux(stream.encode())
+    path = make_noise(tmp_path / "long.mp4", frames=2000)
     size = path.stat().st_size
     assert size > 6e6
     server.put("bucket", "long.mp4", path.read_bytes())

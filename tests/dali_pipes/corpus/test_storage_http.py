@@ -12,7 +12,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from make_videos import make_video
+from make_videos import make_noise, make_video
 from storage_servers import HttpServer, http_server
 
 from dali_pipes.corpus import Corpus, Video
@@ -68,18 +68,7 @@ def test_frames_and_slices_over_http_equal_those_of_the_file(server: HttpServer)
 @pytest.fixture(scope="module")
 def long_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten minutes at 12 frames/s, more than 20 MB: noise, which hardly shrinks."""
-    path = tmp_path_factory.mktemp("long") / "long.mp4"
-    noise = np.random.default_rng(0).integers(0, 256, (16, 48, 64, 3), np.uint8)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=12, options={"preset": "ultrafast", "qp": "12", "bf": "0"})
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        stream.codec_context.gop_size = 12
-        stream.codec_context.thread_count = 1
-        for number in range(7200):
-            frame = av.VideoFrame.from_ndarray(noise[number * 7 % 16], format="rgb24")
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return path
+    return make_noise(tmp_path_factory.mktemp("long") / "long.mp4", frames=7200)
 
 
 def test_a_clip_of_a_ten_minute_video_fetches_less_than_a_twentieth_of_it(server: HttpServer, long_video: Path) -> None:
