@@ -110,9 +110,12 @@ class Preparer:
             ]
         except ValueError as error:
             raise DataError(f"{video.uri}: {error}") from error
-        frames, inverse = np.unique(np.concatenate(wanted), return_inverse=True)
-        orders = inverse.reshape(-1).astype(np.int32).reshape(len(wanted), self.frames)
-        return frames, tuple(orders)
+        # Plain numbers, as in `frame_indices`.
+        shown = [numbers.tolist() for numbers in wanted]
+        frames = sorted(set().union(*shown))
+        places = {number: at for at, number in enumerate(frames)}
+        orders = tuple(np.array([places[number] for number in numbers], np.int32) for numbers in shown)
+        return np.array(frames, np.int64), orders
 
     def _draws(self, video: Video, source: Video, request: ClipRequest, view: int, on_host: bool) -> Draws:
         given = request.views[view].draws

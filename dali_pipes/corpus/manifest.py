@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from dali_pipes.corpus.cells import reader
 from dali_pipes.corpus.columns import Columns, joined
 from dali_pipes.corpus.listing import Listing
 from dali_pipes.errors import DataError, first_line
@@ -137,6 +138,10 @@ class Video:
     error: str
     notes: str
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Numpy's own way takes several times as long for arrays as short as these, and a video is sent for each clip.
+        return _unpacked, tuple(_packed(cell) for cell in vars(self).values())
+
     @property
     def time_base(self) -> Fraction:
         """Seconds per tick."""
@@ -151,6 +156,15 @@ class Video:
     def shown_height(self) -> int:
         """Height after rotation, pixels."""
         return self.width if self.rotation in (90, 270) else self.height
+
+
+def _packed(cell: Any) -> Any:
+    return np.asarray(cell, np.int64).tobytes() if isinstance(cell, np.ndarray) else cell
+
+
+def _unpacked(*cells: Any) -> Video:
+    unpacked: list[Any] = [np.frombuffer(cell, np.int64) if isinstance(cell, bytes) else cell for cell in cells]
+    return Video(*unpacked)
 
 
 class Corpus(Sequence[Video]):
@@ -174,7 +188,7 @@ class Corpus(Sequence[Video]):
         self.path = path
         self.listing = Listing.loads((schema.metadata or {}).get(_LISTING_KEY))
         self._columns: dict[str, np.ndarray] = {}
-        self._lists: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        self._cells: list[Callable[[int], Any]] = []
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Corpus:
@@ -256,22 +270,13 @@ class Corpus(Sequence[Video]):
         if not -len(self) <= row < len(self):
             raise IndexError(f"video {index}: the corpus has {len(self)}")
         row %= len(self)
-        return Video(index=row, **{name: self._cell(name, row) for name in SCHEMA.names})
+        cells = self._cells or self._readers()
+        return Video(row, *[cell(row) for cell in cells])
 
-    def _cell(self, name: str, row: int) -> Any:
-        kind = SCHEMA.field(name).type
-        if pa.types.is_list(kind):
-            column = self._arrow[name]
-            if not column[row].is_valid:
-                return None
-            if name not in self._lists:
-                array = column.chunk(0)
-                self._lists[name] = (array.offsets.to_numpy(), array.values.to_numpy(zero_copy_only=False))
-            offsets, values = self._lists[name]
-            return values[offsets[row] : offsets[row + 1]]
-        if pa.types.is_string(kind):
-            return self._arrow[name][row].as_py()
-        return self.column(name)[row].item()
+    def _readers(self) -> list[Callable[[int], Any]]:
+        # Many threads may come here at once; each makes the same.
+        self._cells = [reader(self._arrow[field.name]) for field in fields(Video)[1:]]
+        return self._cells
 
     def column(self, name: str) -> np.ndarray:
         """A whole column, (N,): numbers as int64, float64 or bool, text as objects."""

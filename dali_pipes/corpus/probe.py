@@ -140,7 +140,13 @@ def _blank(uri: str, known: Stat) -> Probed:
 
 
 def open_video(
-    uri: str, offset: int = -1, size: int = -1, mtime_ns: int = 0, *, undecoded: bool = False
+    uri: str,
+    offset: int = -1,
+    size: int = -1,
+    mtime_ns: int = 0,
+    *,
+    undecoded: bool = False,
+    unparsed: bool = False,
 ) -> InputContainer:
     """Open a video for reading, whatever the encoding of its metadata (HMDB-51 has titles that are not UTF-8).
 
@@ -151,6 +157,8 @@ def open_video(
         mtime_ns: Version of the file, for the cache of remote ones.
         undecoded: Do not decode frames to find out what the header does not say (of H.264 seven and more, which takes
             most of the time of opening). For who takes packets: a decoder would not know how far frames are reordered.
+        unparsed: With `undecoded`: neither look into packets nor guess what the container does not say of them, as
+            decoding times in Matroska. For containers whose packets are frames.
     """
 
     def opened(**how: Any) -> InputContainer:
@@ -159,7 +167,8 @@ def open_video(
 
     if undecoded:
         try:
-            return opened(options={"probesize": "32"}, stream_options=[{"skip_frame": "all"}])
+            flags = {"fflags": "noparse+nofillin"} if unparsed else {}
+            return opened(options={"probesize": "32"} | flags, stream_options=[{"skip_frame": "all"}])
         except VideoError:
             # A server that was lost: it has been asked often enough.
             raise

@@ -123,7 +123,7 @@ class _Process:
         shape = result_shape(len(frames), width, height, square)
         size = prod(shape)
         slot = self._slot(size)
-        request = (slot.offset, slot.size, video, frames, width, height, square)
+        request = (slot.offset, slot.size, video, frames.tobytes(), width, height, square)
         try:
             self._connection.send_bytes(pickle.dumps(request, pickle.HIGHEST_PROTOCOL))
             if not self._connection.poll(LONGEST):
@@ -281,7 +281,8 @@ def serve(handle: int, memory: int) -> None:
     with contextlib.suppress(EOFError, OSError):
         connection.send_bytes(b"started")
         while True:
-            offset, size, video, frames, width, height, square = pickle.loads(connection.recv_bytes())
+            offset, size, video, numbers, width, height, square = pickle.loads(connection.recv_bytes())
+            frames = np.frombuffer(numbers, np.int64)
             slot = slots.get(offset)
             if slot is None:
                 slot = slots[offset] = _Slot(memory, offset, size)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 # Their headers say all that packets need: codec, size, time stamps in order of presentation.
 _TELLING = (".mp4", ".m4v", ".mov", ".mkv", ".webm")
+# Of these codecs a packet of such a container is a frame, which FFmpeg need not look into to tell.
+_WHOLE = ("h264", "hevc", "vp9")
 
 
 @contextmanager
@@ -38,7 +40,9 @@ def reading(video: Video, purpose: str, *, undecoded: bool = False) -> Iterator[
     undecoded = undecoded and video.uri.lower().endswith(_TELLING)
     try:
         with stage("read"):
-            opened = open_video(video.uri, video.offset, video.bytes, video.mtime_ns, undecoded=undecoded)
+            place = (video.uri, video.offset, video.bytes, video.mtime_ns)
+            whole = video.sliceable and video.codec in _WHOLE
+            opened = open_video(*place, undecoded=undecoded, unparsed=whole)
         with opened as container:
             check_unchanged(video, container)
             # The sound would be read as well, packet by packet, only to be thrown away.
