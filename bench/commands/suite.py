@@ -112,14 +112,14 @@ def parts(corpora: Sequence[str], device: str = "auto") -> list[Part]:
 
     def loader(name: str) -> tuple[str, ...]:
         # A round has to take a second or so of the quickest: what goes before it counts too much in shorter ones, and
-        # small videos need more of them.
-        pairs = "48" if name in main else "128" if name == COPIES else "96"
+        # small videos need more of them. Of long GOPs a few requests are no sample: they differ tenfold in cost.
+        pairs = "128" if name == COPIES else "96"
         return ("loader", "--window", "independent", "--pairs", pairs, "--rounds", "5", "--check", "12", *places)
 
     # Small corpora do not fill the batches of a training run.
     small = ("--set", "data.batch_size=8", "data.clips_per_video=16")
     listed = [
-        *(Part(f"loader-{name}", name, loader(name), 3.25 if name in main else 1.0) for name in corpora),
+        *(Part(f"loader-{name}", name, loader(name), 6.0 if name in main else 1.0) for name in corpora),
         *(Part(f"stages-{name}", name, ("stages", *places, "--seconds", "90"), 1.75) for name in both),
         *(Part(f"decode-{name}", name, ("decode", *places), 1.0 if name in main else 0.5) for name in corpora),
         *(Part(f"step-{name}", name, ("step",), 1.0) for name in both[-1:]),
