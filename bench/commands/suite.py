@@ -121,7 +121,7 @@ def parts(corpora: Sequence[str], device: str = "auto") -> list[Part]:
     listed = [
         *(Part(f"loader-{name}", name, loader(name), 6.0 if name in main else 0.8) for name in corpora),
         *(Part(f"stages-{name}", name, ("stages", *places, "--seconds", "90"), 1.0) for name in both),
-        *(Part(f"decode-{name}", name, ("decode", *places), 1.25 if name in main else 0.35) for name in corpora),
+        *(Part(f"decode-{name}", name, ("decode", *places), 1.0 if name in main else 0.35) for name in corpora),
         *(Part(f"step-{name}", name, ("step",), 1.0) for name in both[-1:]),
         Part("bank", "", ("bank", *places), 1.0),
         *(Part(f"sweep-{name}", name, ("sweep", "--minutes", "2.5", *small), 2.75) for name in both[-1:]),
