@@ -11,7 +11,7 @@ import torch
 
 from bench.decoders.base import Decoder, Job, Part
 from bench.peers.base import Setting
-from bench.peers.dali import DaliCandidate, DaliDecoder, DaliReader, odd_stride, refused_codecs
+from bench.peers.dali import DaliCandidate, DaliDecoder, DaliReader, Reading, odd_stride, refused_codecs
 
 if TYPE_CHECKING:
     from nvidia.dali.data_node import DataNode
@@ -29,7 +29,7 @@ class WholeFiles(DaliDecoder):
 
 
 class Ranges(DaliReader):
-    """A reader a view, ending in full-size frames: one output a view."""
+    """The readers, ending in full-size frames: one output each."""
 
     def __init__(self, job: Job, setting: Setting) -> None:
         super().__init__(job.requests, setting)
@@ -41,20 +41,20 @@ class Ranges(DaliReader):
 class LegacyRanges(Ranges):
     """The same with the older reader, which decodes only on a GPU."""
 
-    def span(self, stride: int) -> int:
+    def span(self, reading: Reading) -> int:
         # It makes a sequence of exactly the frames from the first to the last shown, and refuses to pass the end.
-        return 1 + (self.setting.frames - 1) * stride
+        return 1 + (reading.length - 1) * reading.stride
 
-    def reader(self, file_list: str, stride: int) -> Any:
+    def reader(self, file_list: str, reading: Reading) -> Any:
         from nvidia.dali import fn
 
         outputs: Any = fn.readers.video(
             device="gpu",
             file_list=file_list,
             file_list_frame_num=True,
-            sequence_length=self.setting.frames,
-            stride=stride,
-            step=self.span(stride),
+            sequence_length=reading.length,
+            stride=reading.stride,
+            step=self.span(reading),
             prefetch_queue_depth=2,
         )
         return outputs[0]
@@ -114,9 +114,12 @@ class DecoderCuda(DecoderCpu):
 
 
 class ReaderCpu(DaliFrames):
-    """fn.experimental.readers.video, one for each view."""
+    """fn.experimental.readers.video, one for each view or one for views that begin together."""
 
-    notes = "fn.experimental.readers.video per view; file_list with frame ranges, stride = speed; built anew each round"
+    notes = (
+        "fn.experimental.readers.video; file_list with frame ranges; one per view with stride = speed, or one for "
+        "views that begin together; built anew each round"
+    )
 
     def graph(self, job: Job, setting: Setting) -> DaliCandidate:
         return Ranges(job, setting)
@@ -126,7 +129,12 @@ class ReaderCpu(DaliFrames):
         return odd_stride(job.requests) or super().refuses(job)
 
     def parts(self, number: int, sample: tuple[Any, ...]) -> list[Part]:
-        return list(zip(self.job.requests[number].numbers, sample, strict=True))
+        assert isinstance(self.pipelines, DaliReader)
+        starts = self.job.requests[number].starts
+        return [
+            ([starts[one.view] + place * one.stride for place in one.kept], frames)
+            for one, frames in zip(self.pipelines.readings, sample, strict=True)
+        ]
 
 
 class ReaderCuda(ReaderCpu):
@@ -136,10 +144,13 @@ class ReaderCuda(ReaderCpu):
 
 
 class LegacyReaderCuda(ReaderCpu):
-    """fn.readers.video, one for each view."""
+    """fn.readers.video, one for each view or one for views that begin together."""
 
     where = "cuda"
-    notes = "fn.readers.video per view; file_list with frame ranges, stride = speed; built anew each round"
+    notes = (
+        "fn.readers.video; file_list with frame ranges; one per view with stride = speed, or one for views that begin "
+        "together; built anew each round"
+    )
 
     def graph(self, job: Job, setting: Setting) -> DaliCandidate:
         return LegacyRanges(job, setting)

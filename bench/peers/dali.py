@@ -9,6 +9,8 @@ from __future__ import annotations
 import tempfile
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from math import gcd
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -160,14 +162,41 @@ class DaliDecoder(DaliCandidate):
             )
 
 
-class DaliReader(DaliCandidate):
-    """A reader for each view, whose file list names every clip by its first and last frame.
+@dataclass(frozen=True)
+class Reading:
+    """What one reader reads of every request.
 
-    A reader's stride and its list are fixed when it is built. So it is built anew for each epoch's order, which no
-    clock sees, and what overlaps between views is decoded by each.
+    Attributes:
+        view: The view whose first frame it begins with.
+        stride: Distance between two of its frames.
+        kept: Which of its frames any view shows, counted from the first.
     """
 
-    notes = "fn.experimental.readers.video per view; file_list with frame ranges, stride = speed; built anew each epoch"
+    view: int
+    stride: int
+    kept: tuple[int, ...]
+
+    @property
+    def length(self) -> int:
+        """How many frames it reads."""
+        return self.kept[-1] + 1
+
+
+class DaliReader(DaliCandidate):
+    """A reader whose file list names every clip by its first and last frame.
+
+    There is one for each view, whose stride is the speed; or one for all views where these begin together, which reads
+    and resizes every frame once. A reader's stride and list are fixed when it is built. So it is built anew for each
+    epoch's order, which no clock sees.
+
+    Attributes:
+        readings: What each reader reads.
+    """
+
+    notes = (
+        "fn.experimental.readers.video; file_list with frame ranges; one per view with stride = speed, or one for "
+        "views that begin together; built anew each epoch"
+    )
 
     def __init__(self, requests: Sequence[Request], setting: Setting) -> None:
         super().__init__(requests, setting)
@@ -177,6 +206,13 @@ class DaliReader(DaliCandidate):
         for path in sorted({request.path for request in requests}):
             self.links[path] = Path(self.folder.name) / f"{len(self.links)}{Path(path).suffix.replace(' ', '')}"
             self.links[path].symlink_to(Path(path).resolve())
+        speeds, frames = [int(speed) for speed in requests[0].speeds], range(setting.frames)
+        if all(len(set(request.starts)) == 1 for request in requests):
+            step = gcd(*speeds)
+            kept = tuple(sorted({place * speed // step for speed in speeds for place in frames}))
+            self.readings = [Reading(0, step, kept)]
+        else:
+            self.readings = [Reading(view, speed, tuple(frames)) for view, speed in enumerate(speeds)]
 
     @classmethod
     def refuses(cls, requests: Sequence[Request], setting: Setting) -> str | None:
@@ -185,26 +221,38 @@ class DaliReader(DaliCandidate):
     def clips(self, batches: Sequence[Sequence[int]]) -> tuple[DataNode, ...]:
         from nvidia.dali import fn
 
-        nodes: list[Any] = [fn.resize(node, resize_shorter=self.setting.size) for node in self.sequences(batches)]
-        return tuple(nodes)
+        nodes: list[Any] = [fn.resize(one, resize_shorter=self.setting.size) for one in self.sequences(batches)]
+        speeds = self.requests[0].speeds
+        if len(nodes) == len(speeds):
+            return tuple(nodes)
+        one = self.readings[0]
+        orders = [
+            [one.kept.index(place * int(speed) // one.stride) for place in range(self.setting.frames)]
+            for speed in speeds
+        ]
+        return tuple(fn.sequence_rearrange(nodes[0], new_order=order) for order in orders)
 
     def sequences(self, batches: Sequence[Sequence[int]]) -> tuple[Any, ...]:
-        """The frames of each view at full size."""
+        """What each reader keeps of its frames, at full size."""
+        from nvidia.dali import fn
+
         requests = [self.requests[number] for batch in batches for number in batch]
-        nodes = []
-        for view, speed in enumerate(requests[0].speeds):
-            span = self.span(int(speed))
-            lines = [f"{self.links[r.path]} 0 {r.starts[view]} {r.starts[view] + span}" for r in requests]
-            path = Path(self.folder.name) / f"view{view}.txt"
-            path.write_text("\n".join(lines) + "\n")
-            nodes.append(self.reader(str(path), int(speed)))
+        nodes: list[Any] = []
+        for reading in self.readings:
+            begins = [(self.links[request.path], request.starts[reading.view]) for request in requests]
+            span = self.span(reading)
+            path = Path(self.folder.name) / f"view{reading.view}.txt"
+            path.write_text("".join(f"{link} 0 {start} {start + span}\n" for link, start in begins))
+            node = self.reader(str(path), reading)
+            whole = len(reading.kept) == reading.length
+            nodes.append(node if whole else fn.sequence_rearrange(node, new_order=list(reading.kept)))
         return tuple(nodes)
 
-    def span(self, stride: int) -> int:
-        """Frames of a range that one sequence takes: T * stride, though it never shows the last stride - 1."""
-        return self.setting.frames * stride
+    def span(self, reading: Reading) -> int:
+        """Frames of a range that one sequence takes, though it never shows the last stride - 1."""
+        return reading.length * reading.stride
 
-    def reader(self, file_list: str, stride: int) -> Any:
+    def reader(self, file_list: str, reading: Reading) -> Any:
         """The node of a reader over a list of ``file label first last`` lines."""
         from nvidia.dali import fn
 
@@ -213,8 +261,8 @@ class DaliReader(DaliCandidate):
             file_list=file_list,
             file_list_format="frames",
             file_list_include_end=False,
-            sequence_length=self.setting.frames,
-            stride=stride,
+            sequence_length=reading.length,
+            stride=reading.stride,
             prefetch_queue_depth=self.setting.prefetch,
         )
         return outputs[0]

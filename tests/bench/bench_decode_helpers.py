@@ -16,15 +16,22 @@ from make_videos import decode_all
 
 from bench.decoders import Decoder, Job
 from bench.decoders.base import Part, ThreadedDecoder
-from bench.measure.plan import Request, draw
+from bench.measure.plan import Request, Window, draw
 from dali_pipes import Corpus
 
 FRAMES = 4
 
 
-def job_of(corpus: Corpus, count: int = 6, *, speeds: Sequence[float] = (1, 2), workers: int = 2) -> Job:
+def job_of(
+    corpus: Corpus,
+    count: int = 6,
+    *,
+    speeds: Sequence[float] = (1, 2),
+    workers: int = 2,
+    window: Window = "independent",
+) -> Job:
     rows = [(i, corpus[i]) for i in range(len(corpus))]
-    requests = draw(rows, count=count, frames=FRAMES, speeds=speeds, window="independent", seed=1)
+    requests = draw(rows, count=count, frames=FRAMES, speeds=speeds, window=window, seed=1)
     return Job(requests, dict(rows), FRAMES, workers, workers, "cpu")
 
 

@@ -61,6 +61,16 @@ def test_clips_of_several_codecs_and_sizes_are_those_asked_for(
     assert [len(batch) for batch in batches] == [2, 2, 2, 1]
 
 
+@pytest.mark.parametrize("speeds", [(1.0, 2.0), (2.0, 4.0), (3.0, 2.0)])
+def test_views_that_begin_together_are_read_once(speeds: tuple[float, ...], corpus: Corpus) -> None:
+    rows = [(i, corpus[i]) for i in range(len(corpus))]
+    requests = draw(rows, count=6, frames=FRAMES, speeds=speeds, window="shared", seed=2)
+    assert len(DaliReader(requests, setting()).readings) == 1
+    batches = delivered(DaliReader, requests, in_batches(range(6), 2))
+    check = compare(batches, requests, frames_around(requests, SIZE, reach=3), size=SIZE, lowest_psnr=24.0)
+    assert check.right, check.reason
+
+
 @BOTH
 def test_any_order_and_short_batches_in_between_are_kept(candidate: type[DaliCandidate], corpus: Corpus) -> None:
     requests = plan_of(corpus, (1.0, 2.0))

@@ -12,6 +12,7 @@ from make_videos import make_video, read_number
 
 from bench.decoders import DECODERS, Decoder, Job
 from bench.decoders.running import on_host
+from bench.measure.plan import WINDOWS, Window
 from dali_pipes import Corpus
 
 PLAIN = ("ours-cpu", "torchcodec-cpu", "pyav", "decord", "opencv", "spdl")
@@ -72,10 +73,11 @@ def test_plain_decoders_deliver_the_frames_asked_for_in_any_order_and_epoch_afte
         decoder.close()
 
 
+@pytest.mark.parametrize("window", WINDOWS)
 @pytest.mark.parametrize("name", DALI)
-def test_dali_decoders_do_so_too_for_the_codecs_that_they_take(name: str, open_codecs: Corpus) -> None:
+def test_dali_decoders_do_so_too_for_the_codecs_that_they_take(name: str, window: Window, open_codecs: Corpus) -> None:
     pytest.importorskip("nvidia.dali")
-    job = job_of(open_codecs)
+    job = job_of(open_codecs, window=window)
     decoder = opened(name, job)
     try:
         for _ in range(2):
