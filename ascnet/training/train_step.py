@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,14 +19,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ascnet.bank.shards import Bank
-from ascnet.build import memory_format
+from ascnet.build import build_bank, memory_format, place_model
 from ascnet.config import Config
 from ascnet.logs.profile import region
 from ascnet.model import ASCNet, Losses
+from ascnet.optim import build_optimizer
 from ascnet.parallel.distributed import World
 from ascnet.precision import Precision
 from ascnet.retrieval import DIRECTIONS, Item, LookAhead, Positives
 from ascnet.training.running_stats import RunningStats
+
+if TYPE_CHECKING:
+    from dali_pipes import Corpus
 
 
 @dataclass
@@ -59,6 +64,17 @@ class TrainStep:
         self.running = RunningStats(model)
         self.parallel = world.parallel(model)
         self._layout = memory_format(config)
+
+    @classmethod
+    def fresh(cls, config: Config, corpus: Corpus, world: World) -> TrainStep:
+        """A step whose parts are all new: model, optimiser, scaler and an empty bank, as a run begins with them."""
+        precision = Precision(config.precision, world.device)
+        torch.manual_seed(config.seed)
+        model = place_model(config, world, precision)
+        optimizer = build_optimizer(model, config.optim)
+        scaler = torch.amp.GradScaler(world.device.type, enabled=precision.name == "fp16")
+        bank = build_bank(config, corpus, world.device, precision)
+        return cls(model, optimizer, scaler, bank, config, precision, world)
 
     def prepare(self, clips: Tensor) -> Tensor:
         """Clips in the number format and order that the encoder computes in."""

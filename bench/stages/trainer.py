@@ -9,11 +9,8 @@ from typing import Any
 
 import torch
 
-from ascnet import optim
-from ascnet.build import build_bank, place_model
 from ascnet.config import Config
 from ascnet.parallel.distributed import World
-from ascnet.precision import Precision
 from ascnet.retrieval import Loader, LookAhead, PositiveSearch, Stream
 from ascnet.training.train_step import TrainStep
 from dali_pipes import ClipBatch, ClipRequest, Corpus
@@ -27,16 +24,11 @@ class Trainer:
 
     def __init__(self, config: Config, corpus: Corpus, device: torch.device) -> None:
         self.config, self.world = config, World(device)
-        precision = Precision(config.precision, device)
-        torch.manual_seed(config.seed)
-        model = place_model(config, self.world, precision)
-        optimizer = optim.build_optimizer(model, config.optim)
-        for group in optimizer.param_groups:
+        self._train = TrainStep.fresh(config, corpus, self.world)
+        for group in self._train.optimizer.param_groups:
             # What is learnt is of no interest; a rate of 0 would spare some optimisers their work.
             group["lr"] = 1e-6
-        scaler = torch.amp.GradScaler(device.type, enabled=precision.name == "fp16")
-        self.bank = build_bank(config, corpus, device, precision)
-        self._train = TrainStep(model, optimizer, scaler, self.bank, config, precision, self.world)
+        self.bank = self._train.bank
 
     def ahead(self, loader: Loader, stream: Stream | None) -> LookAhead:
         """Where the steps take their batches and positives from."""

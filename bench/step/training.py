@@ -12,9 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ascnet import ema, optim
-from ascnet.build import build_bank, open_clips, place_model, run_length
+from ascnet.build import open_clips, run_length
 from ascnet.parallel.distributed import World
-from ascnet.precision import Precision
 from ascnet.retrieval import DIRECTIONS, LookAhead, PositiveSearch, Rows
 from ascnet.training.train_step import TrainStep
 from bench.step.replay import KeepingLoader, KeepingStream, ReplayLoader, ReplayStream
@@ -54,18 +53,12 @@ class Training:
         self._config, self._step = config, 0
         world = World(device)
         # Every training of a comparison begins with the same weights.
-        torch.manual_seed(config.seed)
-        precision = Precision(config.precision, device)
-        model = place_model(config, world, precision)
-        scaler = torch.amp.GradScaler(device.type, enabled=precision.name == "fp16")
-        bank = build_bank(config, corpus, device, precision)
-        videos = usable(loader)
+        self._train = TrainStep.fresh(config, corpus, world)
+        bank, videos = self._train.bank, usable(loader)
         fill(bank, videos, config.seed)
-        self._model, self._optimizer = model, optim.build_optimizer(model, config.optim)
         self._peak = optim.peak_rate(config.optim, config.data.batch_size)
         self._total = run_length(config, len(loader))
         self._warmup = round(config.optim.warmup_epochs * len(loader))
-        self._train = TrainStep(model, self._optimizer, scaler, bank, config, precision, world)
         self._ahead = LookAhead(
             loader,
             stream,
@@ -90,7 +83,7 @@ class Training:
         rate = optim.rate_at(
             at, self._total, self._warmup, self._peak, config.optim.final_lr_ratio, config.optim.warmup_start
         )
-        for group in self._optimizer.param_groups:
+        for group in self._train.optimizer.param_groups:
             group["lr"] = rate
         outcome = self._train(
             item, self._ahead, ema.momentum_at(at, self._total, config.ema.momentum, config.ema.final)

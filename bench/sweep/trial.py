@@ -252,22 +252,14 @@ def build_step(config: Config, corpus: Corpus, loader: SpeedLoader, world: Any) 
     The learning rate is 0, which costs as much as any other; so all settings train the same model. The bank holds
     random features of all videos trained on: with an empty one no positives would be decoded.
     """
-    from ascnet import optim
-    from ascnet.build import build_bank, place_model
-    from ascnet.precision import Precision
     from ascnet.training.train_step import TrainStep
 
-    precision = Precision(config.precision, world.device)
-    torch.manual_seed(config.seed)
-    model = place_model(config, world, precision)
-    optimizer = optim.build_optimizer(model, config.optim)
-    for group in optimizer.param_groups:
+    step = TrainStep.fresh(config, corpus, world)
+    for group in step.optimizer.param_groups:
         group["lr"] = 0.0
-    scaler = torch.amp.GradScaler(world.device.type, enabled=precision.name == "fp16")
-    bank = build_bank(config, corpus, world.device, precision)
     for rows in torch.as_tensor(loader.sampler.videos).split(4096):
-        bank.update(rows, torch.randn(len(rows), config.model.projector_dim, device=world.device))
-    return TrainStep(model, optimizer, scaler, bank, config, precision, world)
+        step.bank.update(rows, torch.randn(len(rows), config.model.projector_dim, device=world.device))
+    return step
 
 
 def decoders(corpus: Corpus, device: torch.device, base: Decoder) -> list[Decoder]:
