@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from ascnet import options
 from ascnet.errors import UserError
 from ascnet.evaluate.options import add_commands as add_evaluation
 from ascnet.report.command import add_command as add_report
@@ -216,7 +217,7 @@ def _add_pretrain(commands: Any) -> None:
         help="settings laid over the file, dotted (optim.lr=0.05); every key is in docs/configuration.md",
     )
     command.add_argument("--out", metavar="DIR", help="folder of the run; default: runs/NAME-OF-THE-CONFIGURATION")
-    command.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in OUT, if any")
+    options.add_run(command)
     command.add_argument(
         "--allow",
         nargs="+",
@@ -225,12 +226,8 @@ def _add_pretrain(commands: Any) -> None:
         help="settings, or whole sections (optim), in which a resumed run may differ from its checkpoint",
     )
     command.add_argument(
-        "--max-minutes", type=float, metavar="M", help="stop, with a checkpoint, before M minutes are over"
-    )
-    command.add_argument(
         "--profile", metavar="A:B", help="trace the steps A to B into OUT/profile, the same as log.profile=A,B"
     )
-    command.add_argument("--print-config", action="store_true", help="print the resolved configuration and exit")
     command.set_defaults(command=_pretrain)
 
 
@@ -274,14 +271,12 @@ def _add_retrieve(commands: Any) -> None:
         epilog="Example: ascnet retrieve --checkpoint runs/ucf101 --corpus ucf101.parquet --untrained --baselines. "
         "The protocol is explained in docs/evaluation.md.",
     )
-    command.add_argument(
-        "--checkpoint", metavar="PATH", help="a run's folder, a checkpoint (.pt) or an exported encoder (.safetensors)"
-    )
-    command.add_argument("--corpus", metavar="PATH", required=True, help="corpus file, from `dali-pipes index`")
+    options.add_encoder(command)
+    options.add_corpus(command)
     command.add_argument("--untrained", action="store_true", help="score the same encoder with random weights as well")
     command.add_argument("--config", metavar="YAML", help="the encoder's configuration, where there is no checkpoint")
     command.add_argument("--baselines", action="store_true", help="score mean colour and motion energy as well")
-    command.add_argument("--network", choices=("online", "target"), default="online", help="default: online")
+    options.add_network(command)
     command.add_argument(
         "--query-split", metavar="SPLIT", default="test", help="split of the queries, or `all`; default: test"
     )
@@ -295,22 +290,13 @@ def _add_retrieve(commands: Any) -> None:
         help="how published tables were made, each in its own way (docs/evaluation.md); default: clean",
     )
     command.add_argument("--clips", type=int, default=10, metavar="N", help="clips per video; default: 10")
-    command.add_argument("--frames", type=int, metavar="N", help="frames per clip; default: as pretrained")
-    command.add_argument("--size", type=int, metavar="PIXELS", help="edge of a clip; default: as pretrained")
-    command.add_argument(
-        "--speed", type=float, default=1.0, metavar="X", help="playback speed of the clips; default: 1"
-    )
+    options.add_clip(command)
+    options.add_speed(command)
     command.add_argument(
         "--center", action="store_true", help="subtract the gallery's mean feature (not in the published protocol)"
     )
-    command.add_argument(
-        "--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="of the forward pass; default: fp32"
-    )
-    command.add_argument(
-        "--batch-size", type=int, default=40, metavar="N", help="clips in a forward pass; changes speed, not scores"
-    )
-    command.add_argument("--device", default="auto", metavar="NAME", help="cuda, cuda:1, cpu; default: a GPU if any")
-    command.add_argument("--threads", type=int, metavar="N", help="decoding threads; default: chosen by the loader")
+    options.add_forward(command, "scores")
+    options.add_machine(command)
     command.add_argument("--seed", type=int, metavar="N", help="of the random weights; default: the configuration's")
     command.add_argument(
         "--published",
@@ -368,7 +354,7 @@ def _add_export(commands: Any) -> None:
         choices=("safetensors", "onnx", "torch"),
         help="default: by OUT's suffix, .safetensors, .onnx or .pt2 (torch.export)",
     )
-    command.add_argument("--network", choices=("online", "target"), default="online", help="default: online")
+    options.add_network(command)
     command.add_argument(
         "--frames", type=int, metavar="N", help="frames of a clip, fixed in onnx and torch; default: as pretrained"
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from ascnet import options
+
 RECOGNISE = {
     "finetune": (
         "train an encoder and a classifier on labelled videos, and test them",
@@ -41,11 +43,7 @@ def _add_recognise(command: argparse.ArgumentParser, name: str) -> None:
     command.add_argument(
         "--config", metavar="YAML", help="recipe: a file, or the name of one that comes with ascnet; default: none"
     )
-    command.add_argument(
-        "--checkpoint",
-        metavar="PATH",
-        help="a run's folder, a checkpoint (.pt) or an exported encoder (.safetensors); default: random weights",
-    )
+    options.add_encoder(command, default="random weights")
     command.add_argument(
         "overrides",
         nargs="*",
@@ -63,29 +61,21 @@ def _add_recognise(command: argparse.ArgumentParser, name: str) -> None:
         "the test split (rspnet)",
     )
     command.add_argument("--out", metavar="DIR", help="folder of the run; default: runs/NAME-OF-THE-RECIPE")
-    command.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in OUT, if any")
-    command.add_argument(
-        "--max-minutes", type=float, metavar="M", help="stop, with a checkpoint, before M minutes are over"
-    )
-    command.add_argument("--print-config", action="store_true", help="print the resolved configuration and exit")
+    options.add_run(command)
     command.set_defaults(command=_recognise, frozen=name == "linear")
 
 
 def _add_features(command: argparse.ArgumentParser) -> None:
     """Where features come from, for commands that train no network."""
-    command.add_argument(
-        "--checkpoint", metavar="PATH", help="a run's folder, a checkpoint (.pt) or an exported encoder (.safetensors)"
-    )
+    options.add_encoder(command)
     command.add_argument("--config", metavar="YAML", help="the encoder's configuration, where there is no checkpoint")
-    command.add_argument("--corpus", metavar="PATH", required=True, help="corpus file, from `dali-pipes index`")
-    command.add_argument("--network", choices=("online", "target"), default="online", help="default: online")
+    options.add_corpus(command)
+    options.add_network(command)
     command.add_argument("--train-split", metavar="SPLIT", default="train", help="default: train")
     command.add_argument("--test-split", metavar="SPLIT", default="test", help="default: test")
-    command.add_argument("--frames", type=int, metavar="N", help="frames per clip; default: as pretrained")
-    command.add_argument("--size", type=int, metavar="PIXELS", help="edge of a clip; default: as pretrained")
+    options.add_clip(command)
     command.add_argument("--batch-size", type=int, default=40, metavar="N", help="clips in a forward pass; default: 40")
-    command.add_argument("--device", default="auto", metavar="NAME", help="cuda, cuda:1, cpu; default: a GPU if any")
-    command.add_argument("--threads", type=int, metavar="N", help="decoding threads; default: chosen by the loader")
+    options.add_machine(command)
     command.add_argument("--seed", type=int, default=0, metavar="N", help="of random weights and draws; default: 0")
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from ascnet import options
+
 PORT = 8765
 
 
@@ -23,13 +25,8 @@ def _add_embed(commands: Any) -> None:
         epilog="Example: ascnet embed --checkpoint runs/ucf101 --corpus ucf101.parquet -o features.parquet. When "
         "it is interrupted, the same command goes on. docs/search.md has the columns and arrays.",
     )
-    command.add_argument(
-        "--checkpoint",
-        metavar="PATH",
-        required=True,
-        help="a run's folder, a checkpoint (.pt) or an exported encoder (.safetensors)",
-    )
-    command.add_argument("--corpus", metavar="PATH", required=True, help="corpus file, from `dali-pipes index`")
+    options.add_encoder(command, required=True)
+    options.add_corpus(command)
     command.add_argument(
         "-o",
         "--output",
@@ -37,23 +34,14 @@ def _add_embed(commands: Any) -> None:
         required=True,
         help="file to write: .parquet, or .npy with .json beside it",
     )
-    command.add_argument("--network", choices=("online", "target"), default="online", help="default: online")
+    options.add_network(command)
     command.add_argument("--split", metavar="SPLIT", default="all", help="only these videos; default: all")
     command.add_argument("--per-clip", action="store_true", help="a row for each clip, with its start and speed")
     command.add_argument("--clips", type=int, default=10, metavar="N", help="clips per video; default: 10")
-    command.add_argument("--frames", type=int, metavar="N", help="frames per clip; default: as pretrained")
-    command.add_argument("--size", type=int, metavar="PIXELS", help="edge of a clip; default: as pretrained")
-    command.add_argument(
-        "--speed", type=float, default=1.0, metavar="X", help="playback speed of the clips; default: 1"
-    )
-    command.add_argument(
-        "--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="of the forward pass; default: fp32"
-    )
-    command.add_argument(
-        "--batch-size", type=int, default=40, metavar="N", help="clips in a forward pass; changes speed, not features"
-    )
-    command.add_argument("--device", default="auto", metavar="NAME", help="cuda, cuda:1, cpu; default: a GPU if any")
-    command.add_argument("--threads", type=int, metavar="N", help="decoding threads; default: chosen by the loader")
+    options.add_clip(command)
+    options.add_speed(command)
+    options.add_forward(command, "features")
+    options.add_machine(command)
     command.add_argument("--again", action="store_true", help="make everything anew, whatever is there")
     command.set_defaults(command=_embed)
 
@@ -86,8 +74,7 @@ def _add_search(commands: Any) -> None:
         default="auto",
         help="who searches; auto: with --serve FAISS for large indexes, else torch, exactly",
     )
-    command.add_argument("--device", default="auto", metavar="NAME", help="cuda, cuda:1, cpu; default: a GPU if any")
-    command.add_argument("--threads", type=int, metavar="N", help="decoding threads; default: chosen by the loader")
+    options.add_machine(command)
     command.add_argument("--serve", action="store_true", help="serve a web page, to this machine only")
     command.add_argument(
         "--host", default="127.0.0.1", metavar="NAME", help="address to serve at, with --serve; default: 127.0.0.1"
