@@ -124,6 +124,8 @@ def _remux(container: InputContainer, numbers: list[int], packets: list[Packet])
     target = io.BytesIO()
     with av.open(target, "w", format="matroska") as out:
         stream = out.add_stream_from_template(container.streams.video[0])
+        # Else whoever opens it reads on to find out.
+        stream.codec_context.framerate = 1 / _FRAME
         for i, (number, packet) in enumerate(zip(numbers, packets, strict=True)):
             packet.stream = stream
             packet.time_base = _FRAME

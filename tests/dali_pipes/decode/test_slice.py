@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import itertools
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from loader_checks import FRAMES, OPEN_GOP, ZOO, corpus_of, decode_slice, pictures
@@ -91,6 +94,16 @@ def test_a_variable_rate_is_cut_by_its_time_stamps(tmp_path: Path) -> None:
     assert video.timestamps is not None
     for start in range(0, 30, 4):
         assert_cut_right(video, pictures(path), start + np.array([0, 1, 8]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_slice_says_its_frame_rate_in_its_header(zoo: Corpus, kind: str) -> None:
+    data = cut(zoo[list(ZOO).index(kind)], np.arange(3, 20)).data
+    with av.open(io.BytesIO(data), options={"fflags": "nofillin+noparse", "probesize": "32"}) as container:
+        stream = container.streams.video[0]
+        assert stream.average_rate == 25
+        stamps = sorted(packet.pts * stream.time_base for packet in container.demux(stream) if packet.size)
+    assert {after - before for before, after in itertools.pairwise(stamps)} == {Fraction(1, 25)}
 
 
 def test_a_file_cut_short_or_removed_after_indexing_is_an_error_that_names_it(tmp_path: Path) -> None:
