@@ -123,7 +123,8 @@ class _Process:
         shape = result_shape(len(frames), width, height, square)
         size = prod(shape)
         slot = self._slot(size)
-        request = (slot.offset, slot.size, video, frames.tobytes(), width, height, square)
+        numbers = np.asarray(frames, np.int64).tobytes()
+        request = (slot.offset, slot.size, video, numbers, width, height, square)
         try:
             self._connection.send_bytes(pickle.dumps(request, pickle.HIGHEST_PROTOCOL))
             if not self._connection.poll(LONGEST):
