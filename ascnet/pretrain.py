@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from ascnet import ema, optim
-from ascnet.build import build_bank, joint_norm, open_clips, place_model, run_length
+from ascnet.build import joint_norm, open_clips, run_length
 from ascnet.config import Config
 from ascnet.files import written_whole
 from ascnet.logs.log import TrainLog
@@ -97,7 +97,6 @@ def pretrain(
                 saved, changed = open_saved(run, config, corpus, allow)
             if world.is_first:
                 run.mkdir(parents=True, exist_ok=True)
-        torch.manual_seed(config.seed)
         if config.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             stack.callback(torch.use_deterministic_algorithms, torch.are_deterministic_algorithms_enabled())
@@ -110,19 +109,15 @@ def pretrain(
             stack.callback(loader.close)
             if stream is not None:
                 stack.callback(stream.close)
-            model = place_model(config, world, precision, resumed=saved is not None)
-            optimizer = optim.build_optimizer(model, config.optim)
+        train = TrainStep.fresh(config, corpus, world, resumed=saved is not None)
         total, warmup = run_length(config, len(loader)), round(config.optim.warmup_epochs * len(loader))
         videos = config.data.batch_size * world.size
         peak = optim.peak_rate(config.optim, videos)
-        scaler = torch.amp.GradScaler(world.device.type, enabled=precision.name == "fp16")
-        bank = build_bank(config, corpus, world.device, precision)
-        train = TrainStep(model, optimizer, scaler, bank, config, precision, world)
         ahead = LookAhead(
             loader,
             stream,
             train.appearance_target,
-            PositiveSearch(bank, config.retrieval, config.seed, world),
+            PositiveSearch(train.bank, config.retrieval, config.seed, world),
             depth=config.retrieval.lookahead,
             total=total,
             symmetric=config.symmetric,
@@ -130,7 +125,7 @@ def pretrain(
             world=world,
             joint_norm=world.size == 1 or joint_norm(config, world),
         )
-        state = RunState(config, corpus, world, model, optimizer, scaler, bank, loader, ahead)
+        state = RunState(config, corpus, world, train.model, train.optimizer, train.scaler, train.bank, loader, ahead)
         notes = []
         with world.together():
             if saved is not None:
@@ -181,7 +176,7 @@ def pretrain(
                 state.step, total, warmup, peak, config.optim.final_lr_ratio, config.optim.warmup_start
             )
             momentum = ema.momentum_at(state.step, total, config.ema.momentum, config.ema.final)
-            for group in optimizer.param_groups:
+            for group in train.optimizer.param_groups:
                 group["lr"] = rate
             outcome = train(item, ahead, momentum)
             state.step += 1
@@ -211,7 +206,7 @@ def pretrain(
                     "clips_per_second": (2 * videos + positives) / seconds,
                     "wait_share": waits / world.size / seconds,
                     "step_seconds": seconds,
-                    **(monitor_knn(model, state.step) if monitor_knn is not None else {}),
+                    **(monitor_knn(train.model, state.step) if monitor_knn is not None else {}),
                 }
             )
             if not skips.saw(state.step, item, outcome.finite):

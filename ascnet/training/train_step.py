@@ -66,12 +66,16 @@ class TrainStep:
         self._layout = memory_format(config)
 
     @classmethod
-    def fresh(cls, config: Config, corpus: Corpus, world: World) -> TrainStep:
-        """A step whose parts are all new: model, optimiser, scaler and an empty bank, as a run begins with them."""
+    def fresh(cls, config: Config, corpus: Corpus, world: World, *, resumed: bool = False) -> TrainStep:
+        """A step whose parts are all new: model, optimiser, scaler and an empty bank, as a run begins with them.
+
+        What is `resumed` gets its weights from a checkpoint later, so `model.init` is not read.
+        """
         precision = Precision(config.precision, world.device)
-        torch.manual_seed(config.seed)
-        model = place_model(config, world, precision)
-        optimizer = build_optimizer(model, config.optim)
+        with world.together():
+            torch.manual_seed(config.seed)
+            model = place_model(config, world, precision, resumed=resumed)
+            optimizer = build_optimizer(model, config.optim)
         scaler = torch.amp.GradScaler(world.device.type, enabled=precision.name == "fp16")
         bank = build_bank(config, corpus, world.device, precision)
         return cls(model, optimizer, scaler, bank, config, precision, world)
