@@ -17,7 +17,7 @@ def reader(column: pa.ChunkedArray) -> Callable[[int], Any]:
     """A function from a row number to the cell: int, float, bool, str, numpy array (a list), or None where it is null.
 
     Args:
-        column: Of numbers, text or lists of numbers, in one piece or none (no rows).
+        column: Of numbers, text or lists of numbers. Quick in one piece, as a corpus has them; else Arrow is asked.
     """
     if column.num_chunks != 1:
         return lambda row: _plain(column[row])

@@ -188,7 +188,6 @@ class Corpus(Sequence[Video]):
         self.path = path
         self.listing = Listing.loads((schema.metadata or {}).get(_LISTING_KEY))
         self._columns: dict[str, np.ndarray] = {}
-        self._cells: list[Callable[[int], Any]] = []
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Corpus:
@@ -270,13 +269,11 @@ class Corpus(Sequence[Video]):
         if not -len(self) <= row < len(self):
             raise IndexError(f"video {index}: the corpus has {len(self)}")
         row %= len(self)
-        cells = self._cells or self._readers()
-        return Video(row, *[cell(row) for cell in cells])
+        return Video(row, *[cell(row) for cell in self._cells])
 
-    def _readers(self) -> list[Callable[[int], Any]]:
-        # Many threads may come here at once; each makes the same.
-        self._cells = [reader(self._arrow[field.name]) for field in fields(Video)[1:]]
-        return self._cells
+    @cached_property
+    def _cells(self) -> list[Callable[[int], Any]]:
+        return [reader(self._arrow[field.name]) for field in fields(Video)[1:]]
 
     def column(self, name: str) -> np.ndarray:
         """A whole column, (N,): numbers as int64, float64 or bool, text as objects."""
