@@ -53,8 +53,6 @@ def _lists(array: pa.ListArray) -> Callable[[int], np.ndarray | None]:
 
 def _texts(array: pa.StringArray) -> Callable[[int], str]:
     _, ends, letters = array.buffers()
-    if letters is None:  # all are empty
-        return lambda row: ""
     offsets = np.frombuffer(ends, np.int32)[array.offset :]
     memory = memoryview(letters)
 
